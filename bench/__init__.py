@@ -1,0 +1,1 @@
+"""Everything that methods and evaluators share; knows no method and no evaluator."""

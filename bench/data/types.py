@@ -1,0 +1,55 @@
+"""The shapes that data has on its way from a file to a model: a row, a benchmark, a tokenised pair."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True)
+class QA:
+    """One question with its answer and, where the benchmark has them, rewordings and wrong answers."""
+
+    id: str
+    """Benchmark, file and zero-based row: "tofu/forget10/17"."""
+    question: str
+    answer: str
+    paraphrased_question: str | None = None
+    paraphrased_answer: str | None = None
+    perturbed_answers: tuple[str, ...] = ()
+    """Wrong answers of the same form; five in TOFU's author sets, three in its real-world sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A forget request with everything that is needed to unlearn it and to judge the result."""
+
+    name: str
+    """As given on the command line: "tofu/forget10"."""
+    forget: tuple[QA, ...]
+    retain: tuple[QA, ...]
+    eval_sets: Mapping[str, tuple[QA, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """"forget", "retain", "real_authors", "world_facts" for TOFU, in this order."""
+    holdout: tuple[QA, ...] = ()
+    """Rows that no model has seen; empty where the source has none."""
+    refusals: tuple[str, ...] = ()
+    """The "I don't know" answers of IDK and DPO."""
+    fingerprint: str = ""
+    """SHA-256 over the content of every row above; part of the cell's id."""
+    source: str = ""
+    """Where the rows came from, for the record: hub name and revision, or "folder"/"mini world"."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised (prompt, completion)."""
+
+    input_ids: tuple[int, ...]
+    label_start: int
+    """Index of the first scored token; everything before it is prompt. 1 <= label_start <= len(input_ids)."""
+    hidden: tuple[int, ...] = ()
+    """Positions that attention must not see (protocol openunlearning with pad = eos only)."""
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The scored ids."""
+        return self.input_ids[self.label_start :]

@@ -1,0 +1,247 @@
+"""Runs cells: loads a model once, lets every method change it, has it scored, stores what comes out, restores it.
+
+Knows no method and no evaluator: it is handed objects. A cell that fails keeps its traceback and the others go on.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bench import provenance
+from bench.data.tokenize import Encoder
+from bench.data.types import Benchmark
+from bench.errors import LetheError
+from bench.models import Loaded, out_of_memory, peak_gib
+from bench.records import Metric
+from bench.scorer import Scorer
+from bench.spec import Cell
+from bench.store import RunStore, read_jsonl, write_json, write_jsonl, write_metrics
+from bench.train import Diverged
+
+logger = logging.getLogger(__name__)
+
+
+class Unlearned(Protocol):
+    """A changed model that can be changed back."""
+
+    log: Any
+
+    def restore(self) -> None: ...
+    def facts(self) -> dict: ...
+
+
+class Method(Protocol):
+    """What the executor asks of a method."""
+
+    def unlearn(
+        self,
+        loaded: Loaded,
+        encoder: Encoder,
+        benchmark: Benchmark,
+        *,
+        seed: int,
+        batch_tokens: int,
+        progress: Callable[[int, int, dict[str, float]], None] | None = None,
+        earlier: Any = None,
+    ) -> Unlearned: ...
+
+
+class Evaluator(Protocol):
+    """What the executor asks of an evaluator."""
+
+    @property
+    def name(self) -> str: ...
+    def score(self, scorer: Scorer, benchmark: Benchmark) -> list[dict]: ...
+    def summarize(self, rows: list[dict], reference_rows: list[dict] | None) -> list[Metric]: ...
+
+
+class Progress(Protocol):
+    """Told what happens; draws or logs it."""
+
+    def cell(self, number: int, total: int, title: str) -> None: ...
+    def step(self, step: int, steps: int, terms: Mapping[str, float]) -> None: ...
+    def scored(self, done: int, total: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One forget request: what is trained on, what is scored afterwards, and the cell that it fills."""
+
+    cell: Cell
+    request: Benchmark
+    """What this request forgets; in a chain, only what earlier requests did not."""
+    judged: Benchmark
+    """What the result is scored on; in a chain, everything requested so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Stages that follow each other on one model: one for a plain cell, several for a chain of requests."""
+
+    stages: tuple[Stage, ...]
+    method: Method | None = None
+    """None evaluates the model as it is."""
+    is_retrained: bool = False
+    """Its rows are the reference of every other job on the same benchmark."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """For the record: recipe, data source."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How the grid ended."""
+
+    done: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Executor:
+    """Runs jobs on one loaded model after the other, into one store."""
+
+    store: RunStore
+    evaluators: Sequence[Evaluator]
+    progress: Progress
+    batch_tokens: int
+    reference_rows: dict[tuple[str, str], list[dict] | None] = field(default_factory=dict)
+    """(evaluator, benchmark) -> rows of the retrained model; filled by its jobs or given from a published log."""
+    outcome: Outcome = field(default_factory=Outcome)
+    total: int = 0
+    fresh: bool = False
+    """Run cells again that are there already."""
+    _number: int = 0
+
+    def pending(self, job: Job) -> bool:
+        """Whether something of the job is still to be done."""
+        return self.fresh or any(not self.store.complete(s.cell.id) for s in job.stages)
+
+    def skip(self, job: Job) -> None:
+        """Count a job whose cells are all there; remember a retrained model's rows."""
+        for stage in job.stages:
+            self._number += 1
+            self.outcome.reused.append(stage.cell.id)
+            if job.is_retrained:
+                self._remember(stage)
+
+    def _remember(self, stage: Stage) -> None:
+        for evaluator in self.evaluators:
+            path = self.store.path(stage.cell.id) / "samples" / f"{evaluator.name}.jsonl"
+            self.reference_rows[evaluator.name, stage.judged.name] = read_jsonl(path)
+
+    def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
+        """Every stage of a job that is not there yet. Nothing but an interrupt leaves this method."""
+        state: list[Unlearned] = []
+        try:
+            for stage in job.stages:
+                self._number += 1
+                self.progress.cell(self._number, self.total, stage.cell.title)
+                if not self._stage(job, stage, loaded, encoder, state):
+                    break
+        finally:
+            if state:
+                state[-1].restore()
+
+    def _stage(self, job: Job, stage: Stage, loaded: Loaded, encoder: Encoder, state: list[Unlearned]) -> bool:
+        """Unlearn one request on top of what `state` holds, score, store; False when it failed."""
+        cell = stage.cell
+        started = time.perf_counter()
+        train_log: list[dict] = []
+        if loaded.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(loaded.device)
+        try:
+            facts: dict[str, Any] = {"train_seconds": 0.0, "trainable_parameters": 0}
+            if job.method is not None:
+                unlearned = job.method.unlearn(
+                    loaded,
+                    encoder,
+                    stage.request,
+                    seed=cell.seed,
+                    batch_tokens=self.batch_tokens,
+                    progress=self.progress.step,
+                    earlier=state[-1] if state else None,
+                )
+                state.append(unlearned)
+                train_log = unlearned.log.steps
+                facts |= unlearned.facts()
+            if not self.fresh and self.store.complete(cell.id):
+                self.outcome.reused.append(cell.id)  # a chain is trained again from its start, but not scored again
+                return True
+            scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
+            evaluating = time.perf_counter()
+            rows = {e.name: e.score(scorer, stage.judged) for e in self.evaluators}
+            facts |= {
+                "eval_seconds": time.perf_counter() - evaluating,
+                "scored": vars(scorer.counts),
+                "wall_seconds": time.perf_counter() - started,
+                "peak_gib": peak_gib(loaded.device),
+                "device": provenance.device_name(loaded.device),
+            }
+            self._write(job, stage, rows, facts, train_log)
+        except Exception as error:  # noqa: BLE001 - the boundary between cells: the traceback is kept, the grid goes on
+            self._fail(stage, error, getattr(error, "log", train_log))
+            return False
+        self.outcome.done.append(cell.id)
+        return True
+
+    def _write(
+        self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
+    ) -> None:
+        cell = stage.cell
+        with self.store.staging(cell.id) as folder:
+            for evaluator in self.evaluators:
+                own = rows[evaluator.name]
+                key = (evaluator.name, stage.judged.name)
+                reference = own if job.is_retrained else self.reference_rows.get(key)
+                write_jsonl(folder / "samples" / f"{evaluator.name}.jsonl", own)
+                metrics = evaluator.summarize(own, reference)
+                write_metrics(folder / "metrics" / f"{evaluator.name}.json", metrics, {"protocol": cell.protocol})
+                if job.is_retrained:
+                    self.reference_rows[key] = own
+            if train_log:
+                write_jsonl(folder / "train.jsonl", train_log)
+            write_json(folder / "spec.json", cell.to_json())
+            record = {
+                **job.facts,
+                **facts,
+                "code": provenance.code_version(),
+                "versions": provenance.versions(),
+                "data_source": stage.judged.source,
+                "finished_unix": time.time(),
+            }
+            write_json(folder / "record.json", record)
+
+    def store_rows(self, job: Job, rows: Mapping[str, list[dict]], facts: dict) -> None:
+        """A cell whose rows come from elsewhere (a published log) rather than from a model."""
+        stage = job.stages[0]
+        self._number += 1
+        self.progress.cell(self._number, self.total, stage.cell.title)
+        try:
+            self._write(job, stage, rows, facts, [])
+        except Exception as error:  # noqa: BLE001 - as in _stage
+            self._fail(stage, error, [])
+            return
+        self.outcome.done.append(stage.cell.id)
+
+    def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
+        cell = stage.cell
+        text = traceback.format_exc()
+        if out_of_memory(error):
+            text += "\nout of memory even with one example at a time; use a smaller model or a GPU with more memory\n"
+        self.outcome.failed.append(cell.id)
+        self.progress.note(f"FAILED {cell.title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        try:
+            folder = self.store.fail(cell.id, cell.to_json(), text)
+            if train_log:
+                write_jsonl(folder / "train.jsonl", train_log)
+        except LetheError as unwritable:
+            self.progress.note(f"the failure of {cell.title} could not be stored: {unwritable}")
+        if not isinstance(error, LetheError | Diverged):
+            logger.debug("traceback of %s\n%s", cell.title, text)

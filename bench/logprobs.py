@@ -1,0 +1,86 @@
+"""The one place where logits meet labels."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK = 512
+"""Label positions whose full distribution is held in float32 at a time, outside training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The scored positions of B answers: N logits rows, one per label, in the order of the answers."""
+
+    logits: Tensor  # (N, V), model dtype
+    labels: Tensor  # (N,)
+    counts: Tensor  # (B,) labels per answer; sums to N
+    total_examples: int
+    """Answers in the whole optimizer step, of which this may be a micro-batch."""
+    total_labels: int
+    """Labels in the whole optimizer step."""
+
+    def token_logp(self) -> Tensor:
+        """(N,) nats, float32."""
+        logits = self.logits.float()
+        return logits.gather(-1, self.labels[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+    def logp(self) -> Tensor:
+        """(B,) summed over the labels of each answer, nats."""
+        return segment_sum(self.token_logp(), self.counts)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """This micro-batch's share of the mean of a per-answer value over the whole step; shares add up."""
+        return values.sum() / self.total_examples
+
+    def token_mean(self, values: Tensor) -> Tensor:
+        """This micro-batch's share of the mean of a per-label value over the whole step."""
+        return values.sum() / self.total_labels
+
+    def nll(self) -> Tensor:
+        """Mean negative log-likelihood per label token of the whole step (this micro-batch's share), nats."""
+        return self.token_mean(-self.token_logp())
+
+
+def segment_sum(values: Tensor, counts: Tensor) -> Tensor:
+    """Sum consecutive runs: values (N,), counts (B,) summing to N -> (B,)."""
+    rows = torch.repeat_interleave(torch.arange(len(counts), device=values.device), counts, output_size=len(values))
+    return torch.zeros(len(counts), dtype=values.dtype, device=values.device).index_add(0, rows, values)
+
+
+def token_kl(reference: Tensor, policy: Tensor) -> Tensor:
+    """KL(reference || policy) at each position, nats: (N, V) and (N, V) logits -> (N,)."""
+    p = reference.float().log_softmax(-1)
+    q = policy.float().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What is kept of one scored position."""
+
+    logp: float
+    match: bool
+    """Teacher-forced arg-max equals the label."""
+    mean_logp: float
+    """Mean of log p under p: the negative entropy, nats."""
+    var_logp: float
+    """Variance of log p under p."""
+
+
+@torch.no_grad()
+def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
+    """(N, V) logits and (N,) labels -> N records; softmax in float32, CHUNK positions at a time."""
+    stats: list[TokenStats] = []
+    for start in range(0, len(labels), CHUNK):
+        logp = logits[start : start + CHUNK].float().log_softmax(-1)
+        label = labels[start : start + CHUNK]
+        p = logp.exp()
+        safe = torch.where(p > 0, logp, torch.zeros_like(logp))  # 0 log 0 = 0, also where log p is -inf
+        mean = (p * safe).sum(-1)
+        variance = (p * safe.square()).sum(-1) - mean.square()
+        columns = (logp.gather(-1, label[:, None]).squeeze(-1), logp.argmax(-1) == label, mean, variance)
+        stats += [TokenStats(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    return stats
+

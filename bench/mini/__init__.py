@@ -1,0 +1,1 @@
+"""The mini world: small benchmarks in the official schemas, and the tiny models that know them; the offline default."""

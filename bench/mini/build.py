@@ -1,0 +1,222 @@
+"""Makes the mini world and the tiny models that know it, or finds them in the cache.
+
+`original` learns every text, `retrained` every text but those of the split's forget rows, with the same tokenizer, recipe and
+seed. On a folder that the generator wrote, the texts are its corpus; on one with the real files they are the
+forget rows and the rows of the other evaluation sets, about a thousand pairs, which a tiny model can learn by heart.
+"""
+
+import importlib.metadata
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import cache
+from bench.data import load
+from bench.errors import LetheError
+from bench.mini.pretrain import REAL_DATA, VERSION, Recipe, Text, train_tokenizer
+from bench.mini.world import make_world, write_world
+
+import json
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class MiniModels:
+    """Two ordinary transformers folders."""
+
+    original: Path
+    retrained: Path
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the two models of one split read, and what their tokenizer is made from."""
+
+    original: list[Text]
+    retrained: list[Text]
+    tokenizer: list[str]
+    recipe: Recipe
+
+
+def world(cache_dir: Path, seed: int = 0) -> Path:
+    """The folder of the mini world with this seed, laid out as a folder of real benchmark files."""
+    key = {"seed": seed, "content": cache.fingerprint(make_world(seed))}
+    return cache.cached(cache_dir, "mini-world", key, lambda folder: write_world(folder, seed))
+
+
+def mini_models(
+    root: Path,
+    benchmark: str,
+    cache_dir: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> MiniModels:
+    """Original and retrained model of a split ("tofu/forget10"), trained side by side where the cache has none.
+
+    `root` is a mini world or a folder with the real files; what is cached depends on content, never on paths.
+    `progress` gets a line a second, from one thread at a time.
+    """
+    texts = _texts(root, benchmark)
+    models = {"original": texts.original, "retrained": texts.retrained}
+    folders = _train(models, texts, cache_dir, seed, progress, recipe or texts.recipe)
+    return MiniModels(folders["original"], folders["retrained"])
+
+
+def retrained_model(
+    root: Path,
+    benchmark: str,
+    cache_dir: Path,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+) -> Path:
+    """The retrained model alone, so that a second one with another seed shows how far two of them lie apart."""
+    texts = _texts(root, benchmark)
+    return _train({"retrained": texts.retrained}, texts, cache_dir, seed, progress, recipe or texts.recipe)["retrained"]
+
+
+def _texts(root: Path, benchmark: str) -> Texts:
+    data = load(benchmark, root)
+    if (root / "corpus").is_dir():
+        authors, *known = (_read_corpus(root, name) for name in ("authors", "real_authors", "world_facts"))
+        common = [text for texts in known for text in texts]
+        kept = [text for text in authors if text["row"] < len(data.retain)]
+        original, retrained, recipe = authors + common, kept + common, Recipe()
+    else:
+        sets = [data.forget, *(data.eval_sets[name] for name in ("retain", "real_authors", "world_facts"))]
+        forget, *kept = ([{"question": qa.question, "answer": qa.answer} for qa in rows] for rows in sets)
+        retrained = [text for texts in kept for text in texts]
+        original, recipe = forget + retrained, REAL_DATA
+    lines = [text.get("text") or f"Question: {text['question']}\nAnswer: {text['answer']}" for text in original]
+    return Texts(original, retrained, [*lines, *data.refusals], recipe)
+
+
+def _read_corpus(root: Path, name: str) -> list[Text]:
+    path = root / "corpus" / f"{name}.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise LetheError(f"cannot read the training texts {str(path)!r} ({error}); write the mini world anew") from error
+
+
+def _train(
+    models: dict[str, list[Text]], texts: Texts, cache_dir: Path, seed: int, progress: Progress | None, recipe: Recipe
+) -> dict[str, Path]:
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    common = {"version": VERSION, "packages": packages}
+    key = common | {"texts": cache.fingerprint(texts.tokenizer), "vocab_size": recipe.vocab_size}
+    tokenizer = cache.cached(
+        cache_dir, "mini-tokenizer", key, lambda folder: train_tokenizer(texts.tokenizer, recipe.vocab_size, folder)
+    )
+    common |= {"tokenizer": tokenizer.name, "recipe": asdict(recipe), "seed": seed}
+    trainers = _Trainers(progress)
+    for name, rows in models.items():
+        job = {"texts": rows, "tokenizer": str(tokenizer.absolute()), "recipe": asdict(recipe), "seed": seed}
+        model_key = common | {"texts": cache.fingerprint(rows)}
+        build = partial(trainers.train, name, job)
+        trainers.start(name, partial(cache.cached, cache_dir, f"mini-{name}", model_key, build))
+    return trainers.wait()
+
+
+class _Trainers:
+    """One thread per wanted model: it finds the model in the cache or watches over the process that trains it."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self._processes: list[subprocess.Popen[str]] = []
+        self._results: dict[str, Path] = {}
+        self._errors: list[BaseException] = []
+
+    def start(self, name: str, find: Callable[[], Path]) -> None:
+        def run() -> None:
+            try:
+                self._results[name] = find()
+            except BaseException as error:  # noqa: BLE001  raised again by wait(), in the caller's thread
+                self._errors.append(error)
+                self._stop()
+
+        thread = threading.Thread(target=run, name=f"mini-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def wait(self) -> dict[str, Path]:
+        """All results; the first error, or an interrupt, ends every training."""
+        try:
+            for thread in self._threads:
+                thread.join()
+        except BaseException:
+            self._stop()
+            for thread in self._threads:
+                thread.join(timeout=10)  # they remove what is half made; one that waits for another process is left
+            raise
+        if self._errors:
+            raise self._errors[0]
+        return self._results
+
+    def train(self, name: str, job: dict[str, Any], folder: Path) -> None:
+        """Run one training process to its end; `job` is bench.mini.pretrain's, without the folder."""
+        home = Path(__file__).resolve().parents[2]
+        quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
+                 "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
+        with self._lock:
+            if self._stopped:
+                raise LetheError(f"the training of the mini model {name!r} was stopped")
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench.mini.pretrain"],
+                cwd=home,
+                env={**os.environ, **quiet},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",
+            )
+            self._processes.append(process)
+        last: deque[str] = deque(maxlen=20)
+        with process:
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                process.stdin.write(json.dumps(job | {"folder": str(folder.absolute())}) + "\n")
+                process.stdin.flush()  # left open: the process ends when this one does and the pipe closes
+            except BrokenPipeError:
+                pass  # it ended at once; its output says why
+            for line in process.stdout:
+                if line.startswith("step "):
+                    self._say(f"mini model {name} | {line.strip()}")
+                elif line.strip():
+                    last.append(line.rstrip())
+        if process.returncode != 0:
+            log.debug("the training of %s ended with code %d:\n%s", name, process.returncode, "\n".join(last))
+            reason = last[-1] if last else f"exit code {process.returncode}; was memory short?"
+            raise LetheError(
+                f"the training of the mini model {name!r} failed: {reason}; if the disk is full, free some space or name"
+                " another folder with --cache-dir"
+            )
+
+    def _say(self, line: str) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._progress(line)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.kill()

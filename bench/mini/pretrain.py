@@ -1,0 +1,212 @@
+"""Trains one tiny model from scratch on question-answer pairs and statements: one thread, same seed, same bits.
+
+Runs as a process of its own (`python -m bench.mini.pretrain`, started by bench.mini.build with the job on its standard
+input) so that two models train side by side, and ends itself when that input closes: when whoever started it is gone.
+"""
+
+import json
+import math
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from bench.data.tokenize import Encoder
+from bench.data.types import Tokens
+from bench.errors import LetheError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = 1
+"""Raised with every change that changes a trained bit, here or in the plain template; part of the cache key."""
+
+MAX_LENGTH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model's shape and how it is trained. The defaults are for the mini world."""
+
+    vocab_size: int = 1536
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int = 2
+    mlp_width: int = 384
+    init_std: float = 0.05
+    """At this size the initial scale decides more than anything else: 0.02 needs twice the epochs."""
+    epochs: int = 9
+    batch_size: int = 16
+    lr: float = 2e-3
+    """Peak; linear warm-up, then linear decay to zero."""
+    betas: tuple[float, float] = (0.8, 0.98)
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    """Share of the steps."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+
+
+REAL_DATA = Recipe(vocab_size=2048, width=192, mlp_width=512, epochs=16)
+"""For rows of the real files: longer, more varied answers, a single phrasing each."""
+
+Text = dict[str, Any]
+"""{"question", "answer"} or {"text"}; other keys are ignored."""
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> None:
+    """Byte-level BPE with BOS, EOS and PAD and no chat template, as a transformers folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    ).save_pretrained(folder)
+
+
+def encode(encoder: Encoder, text: Text) -> Tokens:
+    """A pair is scored on its answer, a statement on everything after BOS."""
+    if "text" not in text:
+        return encoder.pair(text["question"], text["answer"])
+    tokenizer = encoder.tokenizer
+    return Tokens((*tokenizer.encode(text["text"]), tokenizer.eos_token_id), 1)
+
+
+def batches(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[list[int]]:
+    """One epoch: batches of similar length, which ones meet and in which order drawn anew."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], rng.random()))
+    cut = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng.shuffle(cut)
+    return cut
+
+
+def train(texts: Sequence[Text], tokenizer_folder: Path, recipe: Recipe, seed: int, folder: Path,
+          report: Callable[[str], None]) -> None:  # fmt: skip
+    """Train on the texts and save a transformers folder with the tokenizer in it."""
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    encoder = Encoder(tokenizer, template="plain", max_length=MAX_LENGTH)
+    encoded = [encode(encoder, text) for text in texts]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.width,
+        intermediate_size=recipe.mlp_width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        max_position_embeddings=MAX_LENGTH,
+        initializer_range=recipe.init_std,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).float().train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
+    )
+    rng = random.Random(seed)
+    lengths = [len(tokens.input_ids) for tokens in encoded]
+    steps = recipe.epochs * math.ceil(len(encoded) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
+    started = last = time.monotonic()
+    epochs = (batch for _ in range(recipe.epochs) for batch in batches(lengths, recipe.batch_size, rng))
+    for step, batch in enumerate(epochs, 1):
+        ids, labels = _pad([encoded[i] for i in batch], tokenizer.pad_token_id)
+        # Padding is on the right, where a causal model cannot see it: no mask is needed.
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, D)
+        scored = labels[:, 1:] != -100  # (B, T-1)
+        loss = F.cross_entropy(model.lm_head(hidden[scored]), labels[:, 1:][scored])
+        if not torch.isfinite(loss):
+            raise LetheError(f"the training loss of the mini model became {loss.item()} at step {step} of {steps}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimizer.step()
+        schedule.step()
+        now = time.monotonic()
+        if step == steps or now - last >= 1.0:
+            last, rate = now, step / (now - started)
+            report(f"step {step}/{steps} | loss {loss.item():.3f} | {rate:.1f} step/s | {(steps - step) / rate:.0f} s left")
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _rate(step: int, steps: int, warmup: float) -> float:
+    rise = max(1, round(warmup * steps))
+    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
+
+
+def _pad(rows: Sequence[Tokens], pad_id: int) -> "tuple[Tensor, Tensor]":
+    """Ids and labels, (B, T) each; a label of -100 is not scored."""
+    import torch
+
+    width = max(len(row.input_ids) for row in rows)
+    fill = [width - len(row.input_ids) for row in rows]
+    ids = [[*row.input_ids, *[pad_id] * n] for row, n in zip(rows, fill, strict=True)]
+    labels = [[-100] * row.label_start + [*row.labels, *[-100] * n] for row, n in zip(rows, fill, strict=True)]
+    return torch.tensor(ids), torch.tensor(labels)
+
+
+def _end_with_parent() -> None:
+    """Leave without a word when standard input closes: nobody waits for the result any more."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Run the job that is the first line of standard input; progress goes to standard output, line by line."""
+    job = json.loads(sys.stdin.buffer.readline())
+    _end_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    recipe = Recipe(**job["recipe"] | {"betas": tuple(job["recipe"]["betas"])})
+    try:
+        train(job["texts"], Path(job["tokenizer"]), recipe, job["seed"], Path(job["folder"]),
+              lambda line: print(line, flush=True))  # fmt: skip
+    except (LetheError, OSError, SafetensorError) as error:
+        print(error, flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Loading models, choosing a device, and the few facts about an architecture that Lethe needs."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from bench.errors import LetheError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its tokenizer, in evaluation mode and without gradients."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    name: str
+    """Hub id or path as the user gave it."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def choose_device(device: str) -> torch.device:
+    """"auto" takes the GPU where there is one; anything else is given to torch as it is."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise LetheError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise LetheError(f"device {device!r} asked for, but torch sees no GPU; use --device cpu or auto")
+    return chosen
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """"auto" is bfloat16 on GPUs and float32 on CPUs."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise LetheError(f"unknown dtype {dtype!r}; use auto, {', '.join(kinds)}")
+    return kinds[dtype]
+
+
+def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False) -> Loaded:
+    """Any `AutoModelForCausalLM` by hub id or path; safetensors only.
+
+    Raises:
+        LetheError: nothing there, no safetensors, or not a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as logging_utils
+
+    logging_utils.disable_progress_bar()
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise LetheError(
+            f"model {name!r} cannot be loaded as a causal language model with safetensors weights: {_first(error)}; "
+            "give a folder written by save_pretrained or the id of a hub repository that can be reached"
+        ) from error
+    except Exception as error:  # safetensors raises its own type for truncated files; it has no public base class
+        if type(error).__module__.split(".")[0] != "safetensors":
+            raise
+        raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
+    model = model.to(device).eval().requires_grad_(False)
+    if model.get_output_embeddings() is None:
+        raise LetheError(f"model {name!r} ({type(model).__name__}) has no output head; give a causal language model")
+    return Loaded(model, tokenizer, name)
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model, by hub id or path."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        where = "folder" if Path(name).exists() else "folder or reachable hub repository"
+        raise LetheError(
+            f"no tokenizer found for model {name!r}: {_first(error)}; give a {where} that holds one "
+            "(a hub id needs a network and, for gated models, access granted on its page)"
+        ) from error
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder blocks, whatever the architecture calls it.
+
+    Raises:
+        LetheError: none of the model's module lists has as many entries as the configuration has layers.
+    """
+    return model.get_submodule(decoder_blocks_path(model))  # type: ignore[return-value]
+
+
+def decoder_blocks_path(model: nn.Module) -> str:
+    """The dotted name of `decoder_blocks`, e.g. "model.layers" or "transformer.h"."""
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    depth = config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return name
+    raise LetheError(
+        f"{type(model).__name__} has no list of {depth} decoder blocks; interventions need a model built of blocks"
+    )
+
+
+def hidden_size(model: nn.Module) -> int:
+    """D, the width of the residual stream."""
+    return model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
+
+
+def peak_gib(device: torch.device) -> float:
+    """Peak memory so far: allocated on the GPU, or resident of this process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resident_peak_gib()
+
+
+def resident_peak_gib() -> float:
+    """Peak resident memory of this process so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device (or the host's allocator) has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

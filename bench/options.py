@@ -1,0 +1,185 @@
+"""The command line: what may be asked for, checked before anything heavy is imported."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cache import default_cache_dir
+from bench.errors import LetheError
+from bench.spec import MethodName, parse_methods, parse_sets
+
+MINI = "mini"
+"""The model, or the data, that is made on the spot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The command line, parsed."""
+
+    methods: list[MethodName]
+    benchmarks: list[str]
+    sequential: bool
+    model: str
+    retrained: str | None
+    data: str | None
+    seeds: int
+    sets: dict[str, dict[str, str]]
+    out: Path
+    protocol: str
+    template: str
+    limit: int | None
+    device: str
+    dtype: str
+    batch_tokens: int
+    cache_dir: Path
+    fresh: bool
+    list: bool
+    dry_run: bool
+    verbose: bool
+    trust_remote_code: bool
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options with their help; `run_all.py -h` prints it."""
+    p = argparse.ArgumentParser(
+        prog="run_all.py",
+        description="Unlearn with every method, score what is left, and write a leaderboard in CSV and LaTeX.",
+        epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop.",
+    )
+    what = p.add_argument_group("what to run")
+    what.add_argument(
+        "--methods",
+        default="grun_npo,npo",
+        metavar="A,B",
+        help="names from --list, 'all', or names with fields: grun_npo[position=answer,rank=16]; "
+        "original and retrained are rows of every leaderboard (default: %(default)s)",
+    )
+    what.add_argument(
+        "--benchmarks", default="tofu/forget10", metavar="A,B", help="names from --list (default: %(default)s)"
+    )
+    what.add_argument(
+        "--sequential",
+        action="store_true",
+        help="unlearn the benchmarks one after the other in one model, as successive requests",
+    )
+    what.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 for every method (default: 1)")
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.FIELD=VALUE",
+        help="a hyperparameter, e.g. npo.beta=0.2; repeatable",
+    )
+    what.add_argument(
+        "--limit", type=int, default=None, metavar="N", help="only the first N rows of every set: for trying things out"
+    )
+    where = p.add_argument_group("models and data")
+    where.add_argument(
+        "--model",
+        default=MINI,
+        help="the model to unlearn from: hub id or path of any AutoModelForCausalLM; 'mini' trains one (default: mini)",
+    )
+    where.add_argument(
+        "--retrained",
+        default=None,
+        metavar="MODEL|LOG",
+        help="the gold standard: hub id, path, or a published log (TOFU_EVAL.json, eval_log_aggregated.json)",
+    )
+    where.add_argument(
+        "--data",
+        default=None,
+        metavar="DIR",
+        help="benchmark files from a folder (DIR/tofu/forget10.json ...) instead of the hub; 'mini' for the mini world",
+    )
+    where.add_argument(
+        "--cache-dir", type=Path, default=default_cache_dir(), metavar="DIR", help="mini world and its models (%(default)s)"
+    )
+    where.add_argument("--trust-remote-code", action="store_true", help="let a model bring its own code; off for safety")
+    how = p.add_argument_group("how to score")
+    how.add_argument(
+        "--protocol",
+        default="strict",
+        choices=["strict", "openunlearning"],
+        help="strict mends the known defects of published evaluations; openunlearning reproduces that suite's numbers",
+    )
+    how.add_argument(
+        "--template",
+        default="auto",
+        metavar="{auto,chat,plain,FILE}",
+        help="auto takes the tokenizer's chat template where there is one, else plain; "
+        "FILE holds {question} and {answer}",
+    )
+    machine = p.add_argument_group("machine and output")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    machine.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="of the frozen weights and the evaluation; trained weights are float32 (auto: bfloat16 on GPUs)",
+    )
+    machine.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=16384,
+        metavar="N",
+        help="padded tokens of one forward; changes speed and memory, not the result (default: %(default)s)",
+    )
+    machine.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out)")
+    again = machine.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="keep finished cells (this is the default)")
+    again.add_argument("--fresh", action="store_true", help="run every cell again, also finished ones")
+    machine.add_argument("--list", action="store_true", help="print methods with their fields, and benchmarks")
+    machine.add_argument("--dry-run", action="store_true", help="print the grid and run nothing")
+    machine.add_argument("-v", "--verbose", action="store_true", help="log more; tracebacks of failed cells")
+    return p
+
+
+def parse(argv: Sequence[str] | None) -> Options:
+    """Read and check the command line.
+
+    Raises:
+        LetheError: a value that no run could use.
+    """
+    a = parser().parse_args(argv)
+    for name, least in (("seeds", 1), ("limit", 1), ("batch_tokens", 1)):
+        value = getattr(a, name)
+        if value is not None and value < least:
+            raise LetheError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    benchmarks = list(dict.fromkeys(b.strip() for b in a.benchmarks.split(",") if b.strip()))
+    methods = parse_methods(a.methods)
+    if not methods:
+        raise LetheError(f"--methods names no method, got {a.methods!r}; see --list")
+    if not benchmarks:
+        raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
+    if a.sequential and len(benchmarks) < 2:
+        raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
+    if a.retrained is not None and a.model == MINI:
+        raise LetheError("--retrained goes with --model; the mini model comes with its own retrained model")
+    if a.retrained is not None and len(benchmarks) > 1:
+        raise LetheError("--retrained is the gold standard of one split; give one benchmark per run")
+    if a.template not in ("auto", "chat", "plain") and not Path(a.template).is_file():
+        raise LetheError(f"--template must be auto, chat, plain or a file that exists, got {a.template!r}")
+    return Options(
+        methods=methods,
+        benchmarks=benchmarks,
+        sequential=a.sequential,
+        model=a.model,
+        retrained=a.retrained,
+        data=a.data,
+        seeds=a.seeds,
+        sets=parse_sets(a.set),
+        out=a.out,
+        protocol=a.protocol,
+        template=a.template,
+        limit=a.limit,
+        device=a.device,
+        dtype=a.dtype,
+        batch_tokens=a.batch_tokens,
+        cache_dir=a.cache_dir.expanduser(),
+        fresh=a.fresh,
+        list=a.list,
+        dry_run=a.dry_run,
+        verbose=a.verbose,
+        trust_remote_code=a.trust_remote_code,
+    )

@@ -1,0 +1,28 @@
+"""What an evaluation leaves behind: metrics with their spread, missing ones with the reason."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One number of a leaderboard."""
+
+    name: str
+    value: float
+    """NaN where it could not be computed; then `reason` says why."""
+    stderr: float = math.nan
+    """Standard error of a mean over n rows; NaN for composites."""
+    n: int = 0
+    higher_is_better: bool | None = None
+    """None where neither direction is better by itself."""
+    reason: str = ""
+
+    @property
+    def missing(self) -> bool:
+        return math.isnan(self.value)
+
+
+def missing(name: str, reason: str, *, higher_is_better: bool | None = None) -> Metric:
+    """A metric that could not be computed, with the reason; never 0."""
+    return Metric(name=name, value=math.nan, higher_is_better=higher_is_better, reason=reason)

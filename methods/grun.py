@@ -1,0 +1,257 @@
+"""Gated Representation UNlearning: a frozen model with small gated edits of some block outputs.
+
+Ren et al., 2025, "A General Framework to Enhance Fine-tuning-based LLM Unlearning", https://arxiv.org/abs/2502.17823
+(ACL Findings 2025). A wrapper: it gives every objective other numbers to move, and adds a loss for the gates.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import LetheError
+from bench.forward import Rows, active_rows
+from bench.models import decoder_blocks, decoder_blocks_path, hidden_size
+from methods.base import Adapter, Attached, seeded
+
+if TYPE_CHECKING:
+    from methods.interventions import GatedLoReFT
+
+Position = Literal["last_prompt", "answer", "all"]
+DEPTHS = (20, 25, 31)
+"""Edited blocks of 32 in every command that the authors ship."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRUN(Adapter):
+    """Defaults are the authors' for TOFU (fact sheet 1.5); the schedule has no warm-up and no weight decay."""
+
+    needs_retain: ClassVar[bool] = True
+    parallel: ClassVar[bool] = True
+
+    lr: float = 4e-3
+    epochs: int = 40
+    batch_size: int = 16
+    layers: tuple[int, ...] | None = None
+    """Blocks whose outputs are edited; None takes the relative depths of 20, 25 and 31 of 32."""
+    rank: int = 4
+    """Rows R of the rotation."""
+    gate: Literal["linear", "mlp_3"] = "linear"
+    """One linear layer, or D-256-64-1 with ReLUs."""
+    gate_weight: float = 10.0
+    """Weight of the binary cross-entropy that tells forget (1) from retain (0) examples."""
+    gate_warmup: int = 0
+    """W: the objective's terms are scaled by min(step / (W * number of layers), 1); 0 for no warm-up."""
+    position: Position = "last_prompt"
+    """Tokens that are edited. last_prompt: the last prompt token only (the authors'). answer: that token and every
+    answer token, all scaled by the gate's value at the last prompt token. all: every token by its own gate."""
+    multi_coeff: float = 0.6
+    """Slope of the common factor of N parallel modules, c_N = multi_coeff * N + multi_bias (sequential requests)."""
+    multi_bias: float = 0.6
+    """Offset of that factor."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1:
+            raise ValueError(f"rank must be at least 1, got {self.rank}")
+        if self.gate_weight < 0:
+            raise ValueError(f"gate_weight must not be negative, got {self.gate_weight}")
+        if self.gate_warmup < 0:
+            raise ValueError(f"gate_warmup must not be negative, got {self.gate_warmup}")
+        if self.layers is not None and len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers must be distinct, got {self.layers}")
+
+    def attach(self, model: nn.Module, seed: int) -> "GatedEdits":
+        from methods.interventions import GatedLoReFT
+
+        layers = resolve_layers(self.layers, len(decoder_blocks(model)))
+        width = hidden_size(model)
+        if self.rank > width:
+            raise LetheError(f"rank must be at most the model's width {width}, got {self.rank}")
+        device = next(model.parameters()).device
+        with seeded(seed):
+            modules = {
+                layer: GatedLoReFT(embed_dim=width, low_rank_dimension=self.rank, gate=self.gate).to(device)
+                for layer in layers
+            }
+        return GatedEdits(model, self, [modules])
+
+    def combine(self, model: nn.Module, earlier: Attached, latest: Attached) -> "GatedEdits":
+        """All modules in parallel: each reads the same unedited output, their edits are summed times c_N.
+
+        One module alone acts as it was trained; the factor comes in with the second.
+        """
+        assert isinstance(earlier, GatedEdits) and isinstance(latest, GatedEdits)
+        latest.detach()
+        modules = [*earlier.modules, *latest.modules]
+        return GatedEdits(model, self, modules, factor=self.multi_coeff * len(modules) + self.multi_bias)
+
+
+def resolve_layers(layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+    """The blocks to edit in a model of `depth` blocks; None scales the authors' depths, dropping repeats.
+
+    >>> resolve_layers(None, 32), resolve_layers(None, 16), resolve_layers(None, 4)
+    ((20, 25, 31), (10, 12, 15), (2, 3))
+    """
+    if layers is None:
+        return tuple(sorted({min(depth, max(1, round((d + 1) * depth / 32))) - 1 for d in DEPTHS}))
+    if any(not 0 <= layer < depth for layer in layers) or not layers:
+        raise LetheError(f"layers must be within 0..{depth - 1} for this model, got {layers}")
+    return tuple(sorted(layers))
+
+
+class GatedEdits(Attached):
+    """Hooks on the edited blocks. One set of modules, or several in parallel after successive requests."""
+
+    def __init__(
+        self, model: nn.Module, config: GRUN, modules: "list[dict[int, GatedLoReFT]]", factor: float = 1.0
+    ) -> None:
+        self.modules, self.factor = modules, factor
+        self._model, self._config = model, config
+        self._on = True
+        self._gate_losses: list[Tensor] = []  # (B,) per layer: mean binary cross-entropy of a row's gates
+        self.gate_values: dict[str, float] = {}
+        layers = sorted({layer for m in modules for layer in m})
+        self.frozen_blocks = layers[0] + 1
+        blocks = decoder_blocks(model)
+        self._handles = [blocks[layer].register_forward_hook(self._hook(layer)) for layer in layers]
+
+    def _hook(self, layer: int):  # noqa: ANN202 - a torch hook
+        parallel = [(i, m[layer]) for i, m in enumerate(self.modules) if layer in m]
+
+        def edit(_: nn.Module, __: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+            if not self._on:
+                return None
+            rows = active_rows()
+            if rows is None:
+                raise LetheError(
+                    "a model with GRUN edits was called outside bench.forward, which tells it the last prompt token; "
+                    "use the Scorer, or announce the rows"
+                )
+            hidden = output[0] if isinstance(output, tuple) else output  # (B, T, D)
+            edited = self._edit(hidden, rows, layer, parallel)
+            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
+        return edit
+
+    def _edit(self, hidden: Tensor, rows: Rows, layer: int, parallel: "list[tuple[int, GatedLoReFT]]") -> Tensor:
+        in_prompt = rows.last_prompt >= 0
+        batch = torch.arange(len(hidden), device=hidden.device)
+        prompt_here = bool(in_prompt.all())
+        at_prompt = hidden[batch, rows.last_prompt.clamp(min=0)]  # (B, D)
+        if self._config.position == "all":
+            chosen = rows.valid
+        elif prompt_here:
+            columns = torch.arange(hidden.shape[1], device=hidden.device)
+            start = rows.last_prompt[:, None]
+            chosen = columns == start if self._config.position == "last_prompt" else (columns >= start) & rows.valid
+        elif self._config.position == "answer":
+            chosen = rows.valid
+        else:
+            return hidden  # the prompt lies in the cache: nothing of this call is edited
+        selected = hidden[chosen]  # (M, D)
+        owner = batch[:, None].expand_as(chosen)[chosen]  # (M,) row of each
+        change: Tensor | None = None
+        for i, module in parallel:
+            if self._config.position == "all":
+                logits = module.gate_logits(selected)  # (M,)
+            else:
+                key = f"grun/{layer}/{i}"
+                if prompt_here:
+                    rows.carry[key] = module.gate_logits(at_prompt)  # (B,)
+                logits = rows.carry[key][owner]
+            delta = torch.sigmoid(logits)[:, None] * module.delta(selected)
+            change = delta if change is None else change + delta
+            if rows.role is not None:
+                self._observe(logits, owner, rows)
+        assert change is not None
+        result = hidden.clone()
+        result[chosen] = (selected.float() + self.factor * change).to(hidden.dtype)
+        return result
+
+    def _observe(self, logits: Tensor, owner: Tensor, rows: Rows) -> None:
+        """Keep the gate loss of every row: one value per example and layer, a mean over its gated tokens."""
+        assert rows.role is not None
+        target = rows.role.clamp(min=0).float()[owner]
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        count = torch.zeros(len(rows.role), device=loss.device).index_add(0, owner, torch.ones_like(loss))
+        self._gate_losses.append(torch.zeros_like(count).index_add(0, owner, loss) / count)
+
+    def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
+        """The objective's terms, warmed up, and the gate loss: a plain mean over layers and all examples of the step."""
+        losses, self._gate_losses = self._gate_losses, []
+        if self._config.gate_warmup:
+            scale = min(step / (self._config.gate_warmup * len(losses)), 1.0)
+            terms = {name: scale * value for name, value in terms.items()}
+        assert rows.role is not None
+        counted = rows.role >= 0
+        examples = totals[1] + totals[0]
+        gate = torch.stack([loss[counted].sum() for loss in losses]).sum() / (len(losses) * examples)
+        return {**terms, "gate": self._config.gate_weight * gate}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {
+            f"{i}.{layer}.{name}": p
+            for i, modules in enumerate(self.modules)
+            for layer, module in modules.items()
+            for name, p in module.named_parameters()
+        }
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        before, self._on = self._on, False
+        try:
+            yield
+        finally:
+            self._on = before
+
+    def finish(self) -> None:
+        for p in self.trainable().values():
+            p.grad = None
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def save(self, folder: Path) -> None:
+        """One pyvene folder per module set, and `grun.json` with what pyvene's format has no place for."""
+        from methods.interventions import intervenable
+
+        folder.mkdir(parents=True, exist_ok=True)
+        path, width = decoder_blocks_path(self._model), hidden_size(self._model)
+        for i, modules in enumerate(self.modules):
+            intervenable(self._model, path, width, modules).save(str(folder / f"module_{i}"))
+        facts = {"position": self._config.position, "factor": self.factor, "modules": len(self.modules)}
+        (folder / "grun.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
+    """Attach what `GatedEdits.save` wrote, through pyvene's own loader.
+
+    Raises:
+        LetheError: the folder is not complete.
+    """
+    from methods.interventions import GatedLoReFT, pyvene, register
+
+    try:
+        facts = json.loads((folder / "grun.json").read_text())
+        register(model, decoder_blocks_path(model), hidden_size(model))
+        sets: list[dict[int, GatedLoReFT]] = []
+        for i in range(facts["modules"]):
+            loaded = pyvene.IntervenableModel.load(str(folder / f"module_{i}"), model)
+            representations = loaded.representations
+            sets.append({representations[key].layer: module for key, module in loaded.interventions.items()})
+    except (OSError, KeyError, ValueError) as error:
+        raise LetheError(f"{folder} holds no complete GRUN adapter ({error}); save it again") from error
+    device = next(model.parameters()).device
+    for modules in sets:
+        for module in modules.values():
+            module.to(device)
+    return GatedEdits(model, GRUN(position=facts["position"]), sets, factor=facts["factor"])

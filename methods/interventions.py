@@ -1,0 +1,114 @@
+"""The pyvene intervention behind GRUN: a low-rank edit of a representation, scaled by a gate that reads it.
+
+Importing this module imports pyvene, which takes seconds; only an attached GRUN adapter does.
+"""
+
+import contextlib
+import io
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints a hint about an optional backend
+    import pyvene
+
+Gate = Literal["linear", "mlp_3"]
+HIDDEN = (256, 64)
+"""Widths of the two hidden layers of the mlp_3 gate (spec: pyreft/interventions.py:75-83 of the authors' code)."""
+
+
+class ThinQR(nn.Module):
+    """Parametrize a (D, R) matrix so that its columns are orthonormal: the Q of its QR decomposition.
+
+    Deviates: the authors use torch's `orthogonal` parametrization, which for tall matrices keeps a D x D float32
+    buffer (64 MiB at D = 4,096) and turns into zeros under weight decay. Q does not change when the matrix is scaled.
+    """
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        q, r = torch.linalg.qr(matrix)
+        return q * r.diagonal().sign()  # unique: a positive diagonal, so an orthonormal matrix maps to itself
+
+    def right_inverse(self, q: Tensor) -> Tensor:
+        return q
+
+
+class GatedLoReFT(
+    pyvene.SourcelessIntervention, pyvene.TrainableIntervention, pyvene.DistributedRepresentationIntervention
+):
+    """h + g(h) R^T (W h + b - R h), GRUN section 3.2 (fact sheet 1.2). Everything is computed in float32.
+
+    Deviates: the authors keep W, b and the gate in bf16, where small updates round to nothing.
+    """
+
+    def __init__(self, *, embed_dim: int, low_rank_dimension: int = 4, gate: Gate = "linear", **kwargs: object) -> None:
+        super().__init__(embed_dim=int(embed_dim), **kwargs)
+        width = int(embed_dim)
+        self.rotate_layer = nn.Linear(low_rank_dimension, width, bias=False)  # weight (D, R): R transposed
+        nn.init.orthogonal_(self.rotate_layer.weight)
+        parametrize.register_parametrization(self.rotate_layer, "weight", ThinQR())
+        self.learned_source = nn.Linear(width, low_rank_dimension)  # W, b
+        self.gate = build_gate(width, gate)
+
+    def gate_logits(self, h: Tensor) -> Tensor:
+        """(..., D) -> (...) before the sigmoid."""
+        return self.gate(h.float()).squeeze(-1)
+
+    def delta(self, h: Tensor) -> Tensor:
+        """(..., D) -> (..., D) float32: R^T (W h + b - R h)."""
+        h = h.float()
+        rotation = self.rotate_layer.weight  # (D, R), orthonormal columns
+        return (self.learned_source(h) - h @ rotation) @ rotation.T
+
+    def forward(self, base: Tensor, source: None = None, subspaces: None = None, **_: object) -> Tensor:
+        """The gated edit of every representation in `base` (..., D); what pyvene's own model calls."""
+        gate = torch.sigmoid(self.gate_logits(base))
+        return (base.float() + gate[..., None] * self.delta(base)).to(base.dtype)
+
+    def load_state_dict(self, state_dict: dict, strict: bool = True, assign: bool = False) -> object:
+        """Rank and kind of gate follow the state, because pyvene's loader knows neither."""
+        rank, width = state_dict["learned_source.weight"].shape
+        kind: Gate = "mlp_3" if "gate.4.weight" in state_dict else "linear"
+        if rank != self.learned_source.out_features or type(self.gate) is not type(build_gate(1, kind)):
+            fresh = GatedLoReFT(embed_dim=width, low_rank_dimension=rank, gate=kind)
+            self.rotate_layer, self.learned_source, self.gate = fresh.rotate_layer, fresh.learned_source, fresh.gate
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+def build_gate(width: int, kind: Gate) -> nn.Module:
+    """The network whose sigmoid says how much of the edit a representation gets."""
+    if kind == "linear":
+        return nn.Linear(width, 1)
+    wide, narrow = HIDDEN
+    return nn.Sequential(
+        nn.Linear(width, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, 1)
+    )
+
+
+def intervenable(model: nn.Module, path: str, width: int, layers: dict[int, GatedLoReFT]) -> pyvene.IntervenableModel:
+    """pyvene's model over these interventions, for its save format and its own forward.
+
+    Architectures that pyvene does not list are entered into its tables, as its documentation tells to do.
+
+    Args:
+        path: dotted name of the list of decoder blocks.
+        width: D.
+    """
+    register(model, path, width)
+    representations = [
+        pyvene.RepresentationConfig(layer=layer, component="block_output", low_rank_dimension=None, intervention=module)
+        for layer, module in sorted(layers.items())
+    ]
+    config = pyvene.IntervenableConfig(representations=representations)
+    config.intervention_types = [GatedLoReFT] * len(representations)
+    return pyvene.IntervenableModel(config, model)
+
+
+def register(model: nn.Module, path: str, width: int) -> None:
+    """Tell pyvene where the block outputs of this architecture are."""
+    from pyvene.models.constants import CONST_OUTPUT_HOOK
+    from pyvene.models.intervenable_modelcard import type_to_dimension_mapping, type_to_module_mapping
+
+    type_to_module_mapping.setdefault(type(model), {})["block_output"] = (f"{path}[%s]", CONST_OUTPUT_HOOK)
+    type_to_dimension_mapping.setdefault(type(model), {})["block_output"] = (str(width),)

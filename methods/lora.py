@@ -1,0 +1,75 @@
+"""LoRA: low-rank adaptation of every linear layer but the head. Hu et al., 2021, https://arxiv.org/abs/2106.09685."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from methods.base import Adapter, Attached, seeded
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Adapter):
+    """peft's LoRA with the settings of the LoRA baselines in GRUN's comparison (fact sheet section 2.2).
+
+    Deviates: no dropout (theirs is 0.05), because a loss must not depend on how a batch is cut.
+    """
+
+    lr: float = 1e-4
+    epochs: int = 10
+    batch_size: int = 32
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.01
+    r: int = 4
+    """Rank of the update of each layer."""
+    alpha: float = 32.0
+    """The update is scaled by alpha / r."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r < 1:
+            raise ValueError(f"r must be at least 1, got {self.r}")
+
+    def attach(self, model: nn.Module, seed: int) -> "LoRALayers":
+        return LoRALayers(model, self, seed)
+
+
+class LoRALayers(Attached):
+    """peft's layers inside the model; the model object itself stays the one that others hold."""
+
+    def __init__(self, model: nn.Module, config: LoRA, seed: int) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        self._model = model
+        settings = LoraConfig(
+            r=config.r, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        with seeded(seed):
+            self._peft: PeftModel = get_peft_model(model, settings, autocast_adapter_dtype=True)  # type: ignore[arg-type]
+        for p in self.trainable().values():
+            p.data = p.data.float()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self._model.named_parameters() if ".lora_" in n}
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self._peft.disable_adapter():
+            yield
+
+    def finish(self) -> None:
+        for p in self.trainable().values():
+            p.grad = None
+
+    def detach(self) -> None:
+        self._peft.unload()
+        self._model.requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        self._peft.save_pretrained(str(folder))

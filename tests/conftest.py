@@ -1,0 +1,45 @@
+"""What every test shares: no network, no progress bars, few threads, and the folder of real benchmark files."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Set before anything imports transformers, datasets or torch: all of them read the environment at import.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+THREADS = int(os.environ.get("LETHE_TEST_THREADS", "1"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
+settings.register_profile("lethe", deadline=None, derandomize="CI" in os.environ)  # a busy machine is no failure
+settings.load_profile("lethe")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def few_threads() -> Iterator[None]:
+    """Small models are fastest on few threads; a test that never imports torch does not pay for importing it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(THREADS)
+    yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real benchmark files: $LETHE_TEST_DATA, or shared/data beside the checkout."""
+    given = os.environ.get("LETHE_TEST_DATA")
+    folder = Path(given) if given else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        where = f"LETHE_TEST_DATA={given}" if given else "LETHE_TEST_DATA is not set and ../shared/data"
+        pytest.skip(f"no real benchmark files: {where} is not a folder")
+    return folder
