@@ -1,7 +1,7 @@
 """From methods, models and benchmarks to a leaderboard: reads the command line, builds the grid, runs it, reports.
 
-    python run_all.py --methods grun_npo,npo          # offline, on the mini world
-    python run_all.py -h                              # everything else
+python run_all.py --methods grun_npo,npo          # offline, on the mini world
+python run_all.py -h                              # everything else
 """
 
 import logging
@@ -57,15 +57,18 @@ def report(folders: Sequence[Path], console: Console) -> int:
     """Leaderboards again from stored runs, no model needed."""
     from bench.report import summary_table, write_reports
     from bench.store import RunStore
+    from methods import METHODS
+    from methods.recipes import REFERENCES
 
+    order = [*REFERENCES, *METHODS]
     if not folders:
         raise LetheError("report needs a folder with runs: run_all.py report OUT")
     for folder in folders:
         if not (folder / "runs").is_dir():
             raise LetheError(f"{folder} holds no runs; give a folder that --out named")
         records = RunStore(folder).records()
-        console.print(summary_table(records))
-        for path in write_reports(records, folder):
+        console.print(summary_table(records, methods=order))
+        for path in write_reports(records, folder, methods=order):
             console.print(f"wrote {path}", markup=False)
     return 0
 

@@ -28,9 +28,9 @@ def default_cache_dir() -> Path:
 def cached(root: Path, kind: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
     """The folder root/<kind>-<hash of key>, made by `build` unless an intact one is there.
 
-    `build` fills an empty folder beside the final one. Size and SHA-256 of every file are recorded and compared on every
-    call, so a truncated or altered folder is built again, with a warning. Of several processes (or threads) that ask for
-    the same folder one builds and the others wait. What a killed build left behind is removed by the next one.
+    `build` fills an empty folder beside the final one. Size and SHA-256 of every file are recorded and compared on
+    every call, so a truncated or altered folder is built again, with a warning. Of several processes (or threads) that
+    ask for the same folder one builds and the others wait. What a killed build left behind is removed by the next one.
     """
     name = f"{kind}-{fingerprint(key)[:16]}"
     folder = root / name

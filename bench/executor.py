@@ -3,6 +3,7 @@
 Knows no method and no evaluator: it is handed objects. A cell that fails keeps its traceback and the others go on.
 """
 
+import json
 import logging
 import time
 import traceback
@@ -120,8 +121,17 @@ class Executor:
     _number: int = 0
 
     def pending(self, job: Job) -> bool:
-        """Whether something of the job is still to be done."""
-        return self.fresh or any(not self.store.complete(s.cell.id) for s in job.stages)
+        """Whether something of the job is still to be done; a retrained model is also asked for its rows."""
+        return self.fresh or any(
+            not self.store.complete(stage.cell.id) or (job.is_retrained and not self._has_rows(stage))
+            for stage in job.stages
+        )
+
+    def _has_rows(self, stage: Stage) -> bool:
+        return all(self._rows_path(stage, e.name).is_file() for e in self.evaluators)
+
+    def _rows_path(self, stage: Stage, evaluator: str) -> Path:
+        return self.store.path(stage.cell.id) / "samples" / f"{evaluator}.jsonl"
 
     def skip(self, job: Job) -> None:
         """Count a job whose cells are all there; remember a retrained model's rows."""
@@ -133,8 +143,7 @@ class Executor:
 
     def _remember(self, stage: Stage) -> None:
         for evaluator in self.evaluators:
-            path = self.store.path(stage.cell.id) / "samples" / f"{evaluator.name}.jsonl"
-            self.reference_rows[evaluator.name, stage.judged.name] = read_jsonl(path)
+            self.reference_rows[evaluator.name, stage.judged.name] = read_jsonl(self._rows_path(stage, evaluator.name))
 
     def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
         """Every stage of a job that is not there yet. Nothing but an interrupt leaves this method."""
@@ -176,7 +185,7 @@ class Executor:
                 return True
             scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
             evaluating = time.perf_counter()
-            rows = {e.name: e.score(scorer, stage.judged) for e in self.evaluators}
+            rows = {e.name: as_stored(e.score(scorer, stage.judged)) for e in self.evaluators}
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
                 "scored": vars(scorer.counts),
@@ -245,3 +254,8 @@ class Executor:
             self.progress.note(f"the failure of {cell.title} could not be stored: {unwritable}")
         if not isinstance(error, LetheError | Diverged):
             logger.debug("traceback of %s\n%s", cell.title, text)
+
+
+def as_stored(rows: list[dict]) -> list[dict]:
+    """Rows as they will be read back, so that a resumed run computes with the very same values."""
+    return json.loads(json.dumps(rows, allow_nan=False))

@@ -95,7 +95,11 @@ def forward(
     Returns:
         (N, V) logits in the model's dtype.
     """
-    kwargs: dict[str, object] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": cache is not None}
+    kwargs: dict[str, object] = {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "use_cache": cache is not None,
+    }
     if cache is not None:
         kwargs["past_key_values"] = cache
     if _takes_position_ids(type(model)):

@@ -35,10 +35,11 @@ class FrozenPrefix:
         outputs: list[Tensor] = []
 
         def keep(_: nn.Module, __: tuple, output: Tensor | tuple) -> None:
-            if isinstance(output, tuple):
+            if isinstance(output, Tensor):
+                outputs.append(output)
+            else:
                 self._tuple_tail = (None,) * (len(output) - 1)
-                output = output[0]
-            outputs.append(output)
+                outputs.append(output[0])
 
         handle = self._blocks[-1].register_forward_hook(keep)
         try:

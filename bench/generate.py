@@ -52,9 +52,7 @@ def greedy(
     rows = Rows(last_prompt=torch.full_like(everyone, width - 1), valid=valid)
     last = (everyone, torch.full_like(everyone, width - 1))
     stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
-    logits = forward(
-        model, input_ids=ids, attention_mask=mask, position_ids=positions, rows=rows, at=last, cache=cache
-    )
+    logits = forward(model, input_ids=ids, attention_mask=mask, position_ids=positions, rows=rows, at=last, cache=cache)
     next_position = positions[:, -1] + 1
     for step in range(max_new_tokens):
         token = logits.float().argmax(-1)  # (B,)

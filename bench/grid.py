@@ -225,7 +225,9 @@ def _root(options: Options) -> Path | None:
         return None
     root = Path(options.data)
     if not root.is_dir():
-        raise LetheError(f"--data {options.data!r} is no folder; give one that holds tofu/forget10.json and its siblings")
+        raise LetheError(
+            f"--data {options.data!r} is no folder; give one that holds tofu/forget10.json and its siblings"
+        )
     return root
 
 

@@ -83,4 +83,3 @@ def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
         columns = (logp.gather(-1, label[:, None]).squeeze(-1), logp.argmax(-1) == label, mean, variance)
         stats += [TokenStats(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
     return stats
-

@@ -33,7 +33,7 @@ class Loaded:
 
 
 def choose_device(device: str) -> torch.device:
-    """"auto" takes the GPU where there is one; anything else is given to torch as it is."""
+    """ "auto" takes the GPU where there is one; anything else is given to torch as it is."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -46,7 +46,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """"auto" is bfloat16 on GPUs and float32 on CPUs."""
+    """ "auto" is bfloat16 on GPUs and float32 on CPUs."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -79,7 +79,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
         if type(error).__module__.split(".")[0] != "safetensors":
             raise
         raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
-    model = model.to(device).eval().requires_grad_(False)
+    model = model.to(device=device).eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise LetheError(f"model {name!r} ({type(model).__name__}) has no output head; give a causal language model")
     return Loaded(model, tokenizer, name)

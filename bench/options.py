@@ -93,9 +93,15 @@ def parser() -> argparse.ArgumentParser:
         help="benchmark files from a folder (DIR/tofu/forget10.json ...) instead of the hub; 'mini' for the mini world",
     )
     where.add_argument(
-        "--cache-dir", type=Path, default=default_cache_dir(), metavar="DIR", help="mini world and its models (%(default)s)"
+        "--cache-dir",
+        type=Path,
+        default=default_cache_dir(),
+        metavar="DIR",
+        help="mini world and its models (%(default)s)",
     )
-    where.add_argument("--trust-remote-code", action="store_true", help="let a model bring its own code; off for safety")
+    where.add_argument(
+        "--trust-remote-code", action="store_true", help="let a model bring its own code; off for safety"
+    )
     how = p.add_argument_group("how to score")
     how.add_argument(
         "--protocol",

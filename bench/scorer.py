@@ -234,7 +234,8 @@ class Scorer:
             )
             owners = torch.tensor([i for i, _ in items], device=self._device)
             labels = torch.tensor([t.labels[0] for _, t in items], device=self._device)
-            heads = [s for part in torch.arange(len(items)).split(4096) for s in _first_stats(first, owners, labels, part)]
+            parts = torch.arange(len(items), device=self._device).split(4096)
+            heads = [s for part in parts for s in token_stats(first[owners[part]], labels[part])]
             tails: list[list[TokenStats]] = []
             for batch in self._batches(items, lambda item: width + len(item[1].labels)):
                 tails += self._score_tails(batch, cache, mask, rows)
@@ -286,14 +287,14 @@ class Scorer:
             seen[i, [h - start for h in batch[i][1].hidden if start <= h < start + len(tail)]] = 0
         starts = torch.tensor([t.label_start for _, t in batch])
         ids, valid, seen = ids.to(self._device), valid.to(self._device), seen.to(self._device)
-        at = valid.nonzero(as_tuple=True)
+        at_row, at_column = valid.nonzero(as_tuple=True)
         logits = forward(
             self.model,
             input_ids=ids,
             attention_mask=torch.cat([mask[owners], seen], dim=1),
             position_ids=(starts[:, None] + torch.arange(width)[None]).to(self._device),
             rows=Rows(last_prompt=torch.full_like(owners, -1), valid=valid, carry=rows.select(owners)),
-            at=at,
+            at=(at_row, at_column),
             cache=_selected(cache, owners),
         )
         labels = torch.tensor([label for _, t in batch for label in t.labels[1:]], device=self._device)
@@ -310,11 +311,6 @@ class Scorer:
             var_logp=tuple(s.var_logp for s in stats),
             ends_with_stop=bool(tokens.labels) and tokens.labels[-1] in self.encoder.stop_ids,
         )
-
-
-def _first_stats(first: Tensor, owners: Tensor, labels: Tensor, part: Tensor) -> list[TokenStats]:
-    index = part.to(first.device)
-    return token_stats(first[owners[index]], labels[index])
 
 
 def _selected(cache: object, rows: Tensor) -> object:

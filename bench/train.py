@@ -268,7 +268,8 @@ def train(
     if attachment.frozen_blocks:
         prefix = FrozenPrefix(model, attachment.frozen_blocks)
         with attachment.off():
-            prefix.record({(r, i): data.of(r)[i] for r in roles for i in loop.examples(r)}, pad_id, device, batch_tokens)
+            examples = {(role, i): data.of(role)[i] for role in roles for i in loop.examples(role)}
+            prefix.record(examples, pad_id, device, batch_tokens)
     policy = Policy(model, pad_id, device, reference, prefix)
     groups = attachment.parameter_groups(optimisation.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=optimisation.lr, betas=(0.9, 0.999), eps=1e-8)

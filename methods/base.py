@@ -57,6 +57,8 @@ class Attached(ABC):
 
     def finish(self) -> None:
         """Called once after training, before the model is evaluated."""
+        for p in self.trainable().values():
+            p.grad = None
 
     @property
     def trainable_parameters(self) -> int:
@@ -201,7 +203,7 @@ class GradientMethod(ABC):
         fresh = earlier is None or self.adapter.parallel
         if earlier is not None and fresh:
             earlier.attached.detach()  # a new module is trained alone, on the frozen model
-        attached = self.adapter.attach(loaded.model, seed) if fresh else earlier.attached
+        attached = earlier.attached if earlier is not None and not fresh else self.adapter.attach(loaded.model, seed)
         try:
             log = train(
                 loaded.model,

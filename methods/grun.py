@@ -184,7 +184,7 @@ class GatedEdits(Attached):
         self._gate_losses.append(torch.zeros_like(count).index_add(0, owner, loss) / count)
 
     def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
-        """The objective's terms, warmed up, and the gate loss: a plain mean over layers and all examples of the step."""
+        """The objective's terms, warmed up, and the gate loss: a mean over layers and all examples of the step."""
         losses, self._gate_losses = self._gate_losses, []
         if self._config.gate_warmup:
             scale = min(step / (self._config.gate_warmup * len(losses)), 1.0)
@@ -210,10 +210,6 @@ class GatedEdits(Attached):
             yield
         finally:
             self._on = before
-
-    def finish(self) -> None:
-        for p in self.trainable().values():
-            p.grad = None
 
     def detach(self) -> None:
         for handle in self._handles:
@@ -247,7 +243,7 @@ def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
         for i in range(facts["modules"]):
             loaded = pyvene.IntervenableModel.load(str(folder / f"module_{i}"), model)
             representations = loaded.representations
-            sets.append({representations[key].layer: module for key, module in loaded.interventions.items()})
+            sets.append({representations[key].layer: module for key, module in loaded.interventions.items()})  # type: ignore[arg-type, misc]
     except (OSError, KeyError, ValueError) as error:
         raise LetheError(f"{folder} holds no complete GRUN adapter ({error}); save it again") from error
     device = next(model.parameters()).device

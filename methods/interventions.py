@@ -81,9 +81,7 @@ def build_gate(width: int, kind: Gate) -> nn.Module:
     if kind == "linear":
         return nn.Linear(width, 1)
     wide, narrow = HIDDEN
-    return nn.Sequential(
-        nn.Linear(width, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, 1)
-    )
+    return nn.Sequential(nn.Linear(width, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, 1))
 
 
 def intervenable(model: nn.Module, path: str, width: int, layers: dict[int, GatedLoReFT]) -> pyvene.IntervenableModel:

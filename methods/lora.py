@@ -28,7 +28,7 @@ class LoRA(Adapter):
     weight_decay: float = 0.01
     r: int = 4
     """Rank of the update of each layer."""
-    alpha: float = 32.0
+    alpha: int = 32
     """The update is scaled by alpha / r."""
 
     def __post_init__(self) -> None:
@@ -62,10 +62,6 @@ class LoRALayers(Attached):
     def off(self) -> Iterator[None]:
         with self._peft.disable_adapter():
             yield
-
-    def finish(self) -> None:
-        for p in self.trainable().values():
-            p.grad = None
 
     def detach(self) -> None:
         self._peft.unload()

@@ -1,11 +1,12 @@
 """Makes the mini world and the tiny models that know it, or finds them in the cache.
 
-`original` learns every text, `retrained` every text but those of the split's forget rows, with the same tokenizer, recipe and
-seed. On a folder that the generator wrote, the texts are its corpus; on one with the real files they are the
+`original` learns every text, `retrained` every text but those of the split's forget rows, with the same tokenizer,
+recipe and seed. On a folder that the generator wrote, the texts are its corpus; on one with the real files they are the
 forget rows and the rows of the other evaluation sets, about a thousand pairs, which a tiny model can learn by heart.
 """
 
 import importlib.metadata
+import json
 import logging
 import os
 import subprocess
@@ -24,11 +25,19 @@ from bench.errors import LetheError
 from bench.mini.pretrain import REAL_DATA, VERSION, Recipe, Text, train_tokenizer
 from bench.mini.world import make_world, write_world
 
-import json
-
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""What a training process gets on top of this one's: one thread of the CPU, no network, no bars."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ def _read_corpus(root: Path, name: str) -> list[Text]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise LetheError(f"cannot read the training texts {str(path)!r} ({error}); write the mini world anew") from error
+        raise LetheError(f"cannot read the texts in {str(path)!r} ({error}); write the mini world anew") from error
 
 
 def _train(
@@ -172,16 +181,13 @@ class _Trainers:
 
     def train(self, name: str, job: dict[str, Any], folder: Path) -> None:
         """Run one training process to its end; `job` is bench.mini.pretrain's, without the folder."""
-        home = Path(__file__).resolve().parents[2]
-        quiet = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1",
-                 "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
         with self._lock:
             if self._stopped:
                 raise LetheError(f"the training of the mini model {name!r} was stopped")
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.mini.pretrain"],
-                cwd=home,
-                env={**os.environ, **quiet},
+                cwd=Path(__file__).resolve().parents[2],  # where `bench` is
+                env=os.environ | ENVIRONMENT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -206,8 +212,8 @@ class _Trainers:
             log.debug("the training of %s ended with code %d:\n%s", name, process.returncode, "\n".join(last))
             reason = last[-1] if last else f"exit code {process.returncode}; was memory short?"
             raise LetheError(
-                f"the training of the mini model {name!r} failed: {reason}; if the disk is full, free some space or name"
-                " another folder with --cache-dir"
+                f"the training of the mini model {name!r} failed: {reason};"
+                " if the disk is full, free some space or name another folder with --cache-dir"
             )
 
     def _say(self, line: str) -> None:

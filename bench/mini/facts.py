@@ -336,16 +336,27 @@ COIN = Kind(
     ),
 )
 
-COUNTRY_KINDS = (CAPITAL, COIN)
-
-FIRST_NAMES = (words("Al Be Cor Da El Fi Gal Hes Il Jor Ka Lu Mar Ne Or Pe Ro Sel Ta Vi"),
-               words("bri da fen lo mi na ri ssa ta ve"), words("", ) + words("n s ra l th"))  # fmt: skip
-LAST_NAMES = (words("Ash Bran Cold Dun Ever Fen Grim Hal Ing Kest Lind Mor Nor Pell Quill Rav Stan Thorn Ux Wil"),
-              words("a e i o u"), words("bury croft dal gard holm kin lund mond rick sted ton vik wick"))  # fmt: skip
-COUNTRY_NAMES = (words("Bel Cas Dro Esk Gor Jul Kry Lam Mos Nav Ost Pra Ral Syl Tor Var Zan"),
-                 words("a e i o u"), words("dia land mark nia ria stan via"))  # fmt: skip
-CAPITAL_NAMES = (words("Am Bas Cet Dor Fal Gim Hol Jas Kor Lis Mel Nim Pol Rus Sar Tib Vel"),
-                 words("a e i o u"), words("bar dun grad mir polis port rath ven"))  # fmt: skip
+FIRST_NAMES = (
+    words("Al Be Cor Da El Fi Gal Hes Il Jor Ka Lu Mar Ne Or Pe Ro Sel Ta Vi"),
+    words("bri da fen lo mi na ri ssa ta ve"),
+    ("", *words("n s ra l th")),
+)
+"""A name is one entry of each list, joined."""
+LAST_NAMES = (
+    words("Ash Bran Cold Dun Ever Fen Grim Hal Ing Kest Lind Mor Nor Pell Quill Rav Stan Thorn Ux Wil"),
+    words("a e i o u"),
+    words("bury croft dal gard holm kin lund mond rick sted ton vik wick"),
+)
+COUNTRY_NAMES = (
+    words("Bel Cas Dro Esk Gor Jul Kry Lam Mos Nav Ost Pra Ral Syl Tor Var Zan"),
+    words("a e i o u"),
+    words("dia land mark nia ria stan via"),
+)
+CAPITAL_NAMES = (
+    words("Am Bas Cet Dor Fal Gim Hol Jas Kor Lis Mel Nim Pol Rus Sar Tib Vel"),
+    words("a e i o u"),
+    words("bar dun grad mir polis port rath ven"),
+)
 
 REFUSALS = (
     "I have no information about that.",

@@ -56,7 +56,7 @@ class Recipe:
     """Largest gradient norm."""
 
 
-REAL_DATA = Recipe(vocab_size=2048, width=192, mlp_width=512, epochs=16)
+REAL_DATA = Recipe(vocab_size=4096, epochs=18)
 """For rows of the real files: longer, more varied answers, a single phrasing each."""
 
 Text = dict[str, Any]
@@ -94,8 +94,7 @@ def encode(encoder: Encoder, text: Text) -> Tokens:
     """A pair is scored on its answer, a statement on everything after BOS."""
     if "text" not in text:
         return encoder.pair(text["question"], text["answer"])
-    tokenizer = encoder.tokenizer
-    return Tokens((*tokenizer.encode(text["text"]), tokenizer.eos_token_id), 1)
+    return Tokens((*encoder.tokenizer.encode(text["text"]), *encoder.stop_ids), 1)
 
 
 def batches(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list[list[int]]:
@@ -106,8 +105,14 @@ def batches(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list
     return cut
 
 
-def train(texts: Sequence[Text], tokenizer_folder: Path, recipe: Recipe, seed: int, folder: Path,
-          report: Callable[[str], None]) -> None:  # fmt: skip
+def train(
+    texts: Sequence[Text],
+    tokenizer_folder: Path,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    report: Callable[[str], None],
+) -> None:
     """Train on the texts and save a transformers folder with the tokenizer in it."""
     import torch
     import torch.nn.functional as F
@@ -129,7 +134,6 @@ def train(texts: Sequence[Text], tokenizer_folder: Path, recipe: Recipe, seed: i
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -159,7 +163,8 @@ def train(texts: Sequence[Text], tokenizer_folder: Path, recipe: Recipe, seed: i
         now = time.monotonic()
         if step == steps or now - last >= 1.0:
             last, rate = now, step / (now - started)
-            report(f"step {step}/{steps} | loss {loss.item():.3f} | {rate:.1f} step/s | {(steps - step) / rate:.0f} s left")
+            left = (steps - step) / rate
+            report(f"step {step}/{steps} | loss {loss.item():.3f} | {rate:.1f} step/s | {left:.0f} s left")
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -184,10 +189,16 @@ def _end_with_parent() -> None:
     """Leave without a word when standard input closes: nobody waits for the result any more."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # not through sys.stdin, whose lock the interpreter wants at its end
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -200,10 +211,9 @@ def main() -> int:
     torch.set_flush_denormal(True)
     recipe = Recipe(**job["recipe"] | {"betas": tuple(job["recipe"]["betas"])})
     try:
-        train(job["texts"], Path(job["tokenizer"]), recipe, job["seed"], Path(job["folder"]),
-              lambda line: print(line, flush=True))  # fmt: skip
+        train(job["texts"], Path(job["tokenizer"]), recipe, job["seed"], Path(job["folder"]), _say)
     except (LetheError, OSError, SafetensorError) as error:
-        print(error, flush=True)
+        _say(str(error))
         return 1
     return 0
 

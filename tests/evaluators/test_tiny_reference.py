@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def comparison(request: pytest.FixtureRequest, real_data: Path, benchmark: Bench
     model = AutoModelForCausalLM.from_pretrained(folder / "retrained", dtype=torch.float32).eval()
     encoder = Encoder(tokenizer, template=template, protocol="openunlearning")
     evaluator = TofuEvaluator(protocol="openunlearning")
-    rows = evaluator.score(Scorer(model, encoder), benchmark)
+    rows = evaluator.score(Scorer(model, encoder, batch_tokens=4096), benchmark)
     found = {metric.name: metric.value for metric in evaluator.summarize(rows)}
     by_set = {name: [row for row in rows if row["set"] == name] for name in (*PREFIXES, "holdout")}
     return Comparison(by_set, found, there["per_example"], there["aggregate"])
@@ -117,9 +117,7 @@ def test_likelihoods_agree(comparison: Comparison, name: str) -> None:
 @pytest.mark.parametrize("name", ["real_authors", "world_facts"])
 def test_normalised_probabilities_agree(comparison: Comparison, name: str) -> None:
     metric = f"{PREFIXES[name]}_Q_A_Prob_normalised"
-    ours = comparison.column(
-        name, lambda row: normalised_probability(row["answer_nll"], row["perturbed_nll"], eps=EPS)
-    )
+    ours = comparison.column(name, lambda row: normalised_probability(row["answer_nll"], row["perturbed_nll"], eps=EPS))
     comparison.agrees(metric, "prob", ours, OTHERS)
     comparison.agrees_on_average(metric, comparison.metrics[f"{name}_probability"])
     comparison.agrees_on_average(f"{PREFIXES[name]}_Q_A_Prob", comparison.metrics[f"{name}_probability_raw"])
@@ -198,3 +196,27 @@ def test_composites_agree(comparison: Comparison) -> None:
     comparison.agrees_on_average("model_utility", comparison.metrics["model_utility"])
     # 100 * the AUC's difference / 0.5: two hundred times the AUC's tolerance.
     comparison.agrees_on_average("privleak", comparison.metrics["privleak"], 200 * OTHERS)
+
+
+@pytest.mark.parametrize("protocol", ["strict", "openunlearning"])
+def test_batch_size_and_the_order_of_questions_change_nothing(
+    real_data: Path, benchmark: Benchmark, protocol: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from bench.data.tokenize import Encoder
+    from bench.scorer import Scorer
+
+    folder = real_data / "reference_logs" / "tiny" / "retrained"
+    encoder = Encoder(AutoTokenizer.from_pretrained(folder), protocol=protocol)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    few = {name: examples[:6] for name, examples in benchmark.eval_sets.items()}
+    turned = {name: examples[::-1] for name, examples in reversed(few.items())}
+    evaluator = TofuEvaluator(protocol=protocol)  # type: ignore[arg-type]
+    found = []
+    for sets, tokens in ((few, 16384), (turned, 150)):
+        part = replace(benchmark, eval_sets=sets, holdout=benchmark.holdout[:6])
+        rows = evaluator.score(Scorer(model, encoder, batch_tokens=tokens), part)
+        found.append({metric.name: metric.value for metric in evaluator.summarize(rows, rows)})
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)

@@ -144,9 +144,9 @@ def test_a_cut_inside_a_row_is_noticed(
         first = whole.index(b"\n") + 1
         cut = data.draw(st.integers(first + 1, whole.index(b"\n", first) - 1))
     elif suffix == ".csv":
-        # Every cell is quoted and holds no quote: a cut behind the first cell's opening quote, before the last one's end.
-        first = whole.index(b'\r\n"') + 3
-        cut = data.draw(st.integers(first, whole.index(b'"\r\n', first) - 1))
+        # Inside the quotes of the second row's last cell. A cut between cells is a row of CSV with an empty cell.
+        first = whole.index(b'","', whole.index(b"\r\n")) + 3
+        cut = data.draw(st.integers(first, whole.index(b'"\r\n', first)))
     else:
         cut = data.draw(st.integers(0, len(whole) - 1))
     path = tmp_path / f"rows{suffix}"

@@ -47,7 +47,8 @@ THINKING = (
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
     "{{ m['content'] | trim }}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
@@ -56,7 +57,10 @@ LLAMA2 = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'].strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
 )
-NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n###\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+NO_END = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n###\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
 SPACE_END = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}"
     "{% else %}\n{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
@@ -193,8 +197,12 @@ TERMINATOR = {
 }
 WITH_BOS = {"bos", "llama2_plain", "unigram", "llama3", "gemma", "llama2", "no_end", "space_end"}
 
-ANY = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=30)
-KNOWN = st.text(sorted(set("".join(CORPUS))), max_size=30)
+ORDINARY = re.compile(r"[^<>]*")
+"""No text that spells a special token; hypothesis tries the strings that it finds in the code."""
+ANY = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\t"), max_size=30).filter(
+    ORDINARY.fullmatch
+)
+KNOWN = st.text(sorted(set("".join(CORPUS)) - set("<>")), max_size=30)
 """Only signs that a toy without bytes knows."""
 many = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -277,21 +285,21 @@ def test_template_files_keep_the_promises_wherever_they_are_cut(
 @given(question=ANY)
 def test_the_prompt_is_the_templates_generation_prompt(name: str, question: str) -> None:
     encode = encoder(name)
-    text = encode.tokenizer.apply_chat_template(
+    text = toy(name).apply_chat_template(
         [{"role": "user", "content": question}],
         tokenize=False,
         add_generation_prompt=True,
         date_string=DATE,
         enable_thinking=False,
     )
-    bos = encode.tokenizer.bos_token
-    expected = encode.tokenizer(text, add_special_tokens=bool(bos) and not text.startswith(bos))["input_ids"]
+    bos = toy(name).bos_token
+    expected = toy(name)(text, add_special_tokens=bool(bos) and not text.startswith(bos))["input_ids"]
     assert list(encode.prompt(question)) == expected
 
 
 def test_the_space_before_a_plain_answer_belongs_to_the_answer() -> None:
     tokens = encoder("bos").pair("Who?", "Paris")
-    names = encoder("bos").tokenizer.convert_ids_to_tokens(tokens.input_ids)
+    names = toy("bos").convert_ids_to_tokens(tokens.input_ids)
     assert names[tokens.label_start - 1] == ":"
     assert names[tokens.label_start].startswith("Ġ")
 
@@ -355,7 +363,7 @@ def test_a_system_prompt_goes_where_the_template_wants_it() -> None:
     assert encode.fingerprint != encoder("llama3").fingerprint
     with pytest.raises(LetheError, match=r"does not take the messages system, user, assistant \(System role not supp"):
         Encoder(toy("gemma"), system="Be kind.")
-    with pytest.raises(LetheError, match="template 'plain' has no place for a system prompt, got 'Be kind.'"):
+    with pytest.raises(LetheError, match=r"template 'plain' has no place for a system prompt, got 'Be kind\.'"):
         Encoder(toy("bos"), system="Be kind.")
 
 
@@ -522,9 +530,8 @@ def test_an_empty_answer_is_an_error(protocol: str, answer: str) -> None:
 
 
 def test_an_answer_without_tokens_is_an_error() -> None:
-    core = Tokenizer(models.WordLevel({"<s>": 0, "Question": 1, "Answer": 2, ":": 3}))  # no unknown token: words vanish
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    encode = Encoder(PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<s>"))
+    signs = {sign: i for i, sign in enumerate("Q:A")}  # no bytes, no token for the unknown: other signs vanish
+    encode = Encoder(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(signs, [])), eos_token="</s>"))
     with pytest.raises(LetheError, match=r"the answer 'Paris' to 'Who\?' gives no token"):
         encode.pair("Who?", "Paris")
 
