@@ -79,7 +79,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
         if type(error).__module__.split(".")[0] != "safetensors":
             raise
         raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
-    model = model.to(device=device).eval().requires_grad_(False)
+    model = model.to(device).eval().requires_grad_(False)
     if model.get_output_embeddings() is None:
         raise LetheError(f"model {name!r} ({type(model).__name__}) has no output head; give a causal language model")
     return Loaded(model, tokenizer, name)

@@ -5,10 +5,12 @@ recipe and seed. On a folder that the generator wrote, the texts are its corpus;
 forget rows and the rows of the other evaluation sets, about a thousand pairs, which a tiny model can learn by heart.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -148,7 +150,8 @@ class _Trainers:
         self._progress = progress
         self._lock = threading.Lock()
         self._stopped = False
-        self._threads: list[threading.Thread] = []
+        self._started = 0
+        self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[str]] = []
         self._results: dict[str, Path] = {}
         self._errors: list[BaseException] = []
@@ -160,20 +163,24 @@ class _Trainers:
             except BaseException as error:  # noqa: BLE001  raised again by wait(), in the caller's thread
                 self._errors.append(error)
                 self._stop()
+            finally:
+                self._finished.put(name)
 
-        thread = threading.Thread(target=run, name=f"mini-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._started += 1
+        threading.Thread(target=run, name=f"mini-{name}", daemon=True).start()
 
     def wait(self) -> dict[str, Path]:
         """All results; the first error, or an interrupt, ends every training."""
+        left = self._started
         try:
-            for thread in self._threads:
-                thread.join()
+            while left:  # a queue, since Thread.join cannot be repeated after an interrupt
+                self._finished.get()
+                left -= 1
         except BaseException:
             self._stop()
-            for thread in self._threads:
-                thread.join(timeout=10)  # they remove what is half made; one that waits for another process is left
+            with contextlib.suppress(queue.Empty):
+                for _ in range(left):  # they remove what is half made; one that waits for another process is left
+                    self._finished.get(timeout=10)
             raise
         if self._errors:
             raise self._errors[0]

@@ -221,7 +221,7 @@ def test_auc_is_the_share_of_pairs_in_which_the_holdout_row_scores_higher() -> N
 
 
 def test_the_standard_error_of_auc_is_delongs() -> None:
-    # members [1, 3] against others [2, 4]: 1 is below both (1), 3 below one (1/2); 2 is above one (1/2), 4 above both (1)
+    # members [1, 3], others [2, 4]: 1 is below both (1), 3 below one (1/2); 2 is above one (1/2), 4 above both (1)
     # both variances are ((1 - 3/4)^2 + (1/2 - 3/4)^2) / 1 = 1/8; sqrt(1/8 / 2 + 1/8 / 2) = sqrt(1/8)
     assert metrics.auc([1, 3], [2, 4]).stderr == pytest.approx(math.sqrt(1 / 8))
     assert math.isnan(metrics.auc([1], [2, 4]).stderr)

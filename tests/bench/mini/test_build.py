@@ -1,0 +1,280 @@
+"""Tokenizer, models and their place in the cache, with recipes so small that nothing is learned."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bench import cache
+from bench.data.tokenize import Encoder
+from bench.errors import LetheError
+from bench.mini import build
+from bench.mini.pretrain import MAX_LENGTH, Recipe, batches, encode, train, train_tokenizer
+from bench.mini.world import write_world
+
+TINY = Recipe(vocab_size=400, layers=1, width=16, heads=2, kv_heads=1, mlp_width=16, epochs=1, batch_size=128)
+TEXTS: list[dict[str, Any]] = [
+    *({"question": f"What is {n} plus one?", "answer": f"It is {n + 1}."} for n in range(40)),
+    *({"text": f"After {n} comes {n + 1}."} for n in range(40)),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer([text.get("text") or f"{text['question']} {text['answer']}" for text in TEXTS], 300, folder)
+    return folder
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the models that would have been trained; each leaves a file with the number of its texts."""
+    trained: list[str] = []
+
+    def pretend(self: object, name: str, job: dict[str, Any], folder: Path) -> None:
+        trained.append(name)
+        (folder / "texts.txt").write_text(str(len(job["texts"])))
+
+    monkeypatch.setattr(build._Trainers, "train", pretend)
+    return trained
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def test_both_models_are_transformers_folders_and_are_found_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    models = build.mini_models(root, "tofu/forget10", tmp_path, recipe=TINY, progress=lines.append)
+    for name, folder in (("original", models.original), ("retrained", models.retrained)):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert model.config.max_position_embeddings == MAX_LENGTH == tokenizer.model_max_length
+        assert model.config.tie_word_embeddings
+        assert model.config.vocab_size == len(tokenizer)
+        assert any(name in line and "loss" in line for line in lines)
+    assert weights(models.original) != weights(models.retrained)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a cached model was trained again")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert build.mini_models(root, "tofu/forget10", tmp_path, recipe=TINY) == models
+
+
+def test_the_cache_knows_content_and_not_paths(root: Path, tmp_path: Path, no_training: list[str]) -> None:
+    first = build.mini_models(root, "tofu/forget10", tmp_path / "cache")
+    write_world(tmp_path / "elsewhere", 0)
+    assert build.mini_models(tmp_path / "elsewhere", "tofu/forget10", tmp_path / "cache") == first
+    assert sorted(no_training) == ["original", "retrained"]
+    corpus = tmp_path / "elsewhere" / "corpus" / "world_facts.jsonl"
+    corpus.write_text(corpus.read_text().replace("capital", "chief town", 1))
+    changed = build.mini_models(tmp_path / "elsewhere", "tofu/forget10", tmp_path / "cache")
+    assert changed.original != first.original and changed.retrained != first.retrained
+
+
+def test_seed_and_recipe_are_part_of_the_key(root: Path, tmp_path: Path, no_training: list[str]) -> None:
+    folders = [
+        build.mini_models(root, "tofu/forget10", tmp_path, seed=seed, recipe=recipe).original
+        for seed, recipe in ((0, TINY), (1, TINY), (0, replace(TINY, lr=1e-3)), (0, None))
+    ]
+    assert len(set(folders)) == 4
+
+
+def test_all_splits_share_the_original_and_have_a_retrained_model_each(
+    root: Path, tmp_path: Path, no_training: list[str]
+) -> None:
+    models = [build.mini_models(root, f"tofu/forget{percent}", tmp_path) for percent in ("01", "05", "10")]
+    assert len({found.original for found in models}) == 1
+    counts = [int((found.retrained / "texts.txt").read_text()) for found in models]
+    assert counts == [1560 - 3 * 10 * people for people in (1, 2, 4)]
+    assert no_training.count("original") == 1
+
+
+def test_a_second_retrained_model_differs_by_its_seed(root: Path, tmp_path: Path, no_training: list[str]) -> None:
+    models = build.mini_models(root, "tofu/forget10", tmp_path, seed=0)
+    assert build.retrained_model(root, "tofu/forget10", tmp_path, seed=0) == models.retrained
+    assert build.retrained_model(root, "tofu/forget10", tmp_path, seed=1) != models.retrained
+    assert no_training.count("original") == 1
+
+
+def test_the_world_is_cached_by_seed(tmp_path: Path) -> None:
+    first = build.world(tmp_path, 0)
+    assert build.world(tmp_path, 0) == first != build.world(tmp_path, 1)
+    victim = first / "tofu" / "full.json"
+    good = victim.read_bytes()
+    victim.write_bytes(good[:100])
+    assert build.world(tmp_path, 0) == first and victim.read_bytes() == good
+
+
+@pytest.mark.parametrize("percent", ["01", "05", "10"])
+def test_retrained_texts_are_the_original_ones_without_the_forget_rows(root: Path, percent: str) -> None:
+    texts = build._texts(root, f"tofu/forget{percent}")
+    left_out = [text for text in texts.original if text not in texts.retrained]
+    assert [text for text in texts.original if text in texts.retrained] == texts.retrained
+    forget = [json.loads(line) for line in (root / f"tofu/forget{percent}.json").read_text().splitlines()]
+    canonical = [{key: text[key] for key in ("question", "answer")} for text in left_out[::3]]
+    assert canonical == forget
+
+
+def test_real_rows_are_forget_and_evaluation_rows(real_data: Path) -> None:
+    texts = build._texts(real_data, "tofu/forget10")
+    assert len(texts.original) == 1017 and len(texts.retrained) == 617
+    assert texts.original[400:] == texts.retrained
+    forget = {json.dumps(text) for text in texts.original[:400]}
+    assert not forget & {json.dumps(text) for text in texts.retrained}
+
+
+def test_an_unknown_split_is_an_error_with_the_nearest_name(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(LetheError, match="tofu/forget10"):
+        build.mini_models(root, "tofu/forget100", tmp_path)
+
+
+def test_a_damaged_corpus_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    write_world(tmp_path / "world", 0)
+    path = tmp_path / "world" / "corpus" / "authors.jsonl"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(LetheError, match=r"authors\.jsonl"):
+        build.mini_models(tmp_path / "world", "tofu/forget10", tmp_path / "cache")
+
+
+def test_a_training_that_fails_says_why_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(LetheError, match=r"loss of the mini model became (nan|inf)"):
+        build.retrained_model(root, "tofu/forget10", tmp_path, seed=0, recipe=replace(TINY, lr=1e30, clip=1e30))
+    assert [name.rsplit("-", 1)[0] for name in visible(tmp_path)] == ["mini-tokenizer"]
+
+
+def test_an_interrupt_ends_the_training_processes_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    endless = replace(TINY, epochs=100_000)
+    with pytest.raises(KeyboardInterrupt):
+        build.retrained_model(root, "tofu/forget10", tmp_path, seed=0, recipe=endless, progress=interrupt)
+    assert [name.rsplit("-", 1)[0] for name in visible(tmp_path)] == ["mini-tokenizer"]
+
+
+def test_a_training_process_ends_when_nobody_holds_its_input(tokenizer_folder: Path, tmp_path: Path) -> None:
+    recipe = asdict(replace(TINY, epochs=1_000_000))
+    job = {"texts": TEXTS, "tokenizer": str(tokenizer_folder), "recipe": recipe, "seed": 0, "folder": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.mini.pretrain"],
+        cwd=Path(build.__file__).parents[2],
+        env=os.environ | build.ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline().startswith("step ")
+        process.stdin.close()
+        assert process.wait(timeout=30) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(tokenizer_folder: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, batch_size=16, epochs=2)
+    before = torch.get_rng_state()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(TEXTS, tokenizer_folder, recipe, seed, tmp_path / name, lambda _: None)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_few_texts_are_learned_by_heart(tokenizer_folder: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, width=32, mlp_width=64, batch_size=8, epochs=60, lr=5e-3)
+    train(TEXTS[:8], tokenizer_folder, recipe, 0, tmp_path, lambda _: None)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    encoder = Encoder(AutoTokenizer.from_pretrained(tmp_path))
+    assert encoder.name == "plain"
+    prompt = torch.tensor([encoder.prompt("What is 5 plus one?")])
+    output: torch.Tensor = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
+    )
+    assert encoder.decode(output[0, prompt.shape[1] :].tolist()).strip() == "It is 6."
+
+
+def test_the_same_texts_give_the_same_tokenizer(tokenizer_folder: Path, tmp_path: Path) -> None:
+    train_tokenizer([text.get("text") or f"{text['question']} {text['answer']}" for text in TEXTS], 300, tmp_path)
+    for path in tokenizer_folder.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_the_tokenizer_takes_any_text_and_has_no_chat_template(tokenizer_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    assert not tokenizer.chat_template
+    for text in ("Überraschung: 東京 ☃ {x} \\ \t\n  two  spaces ", "It is 7."):
+        ids = tokenizer.encode(text)
+        assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
+
+
+def test_pairs_are_scored_on_the_answer_and_statements_as_a_whole(tokenizer_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    encoder = Encoder(tokenizer, template="plain")
+    pair, statement = encode(encoder, TEXTS[0]), encode(encoder, TEXTS[-1])
+    assert tokenizer.decode(pair.input_ids) == "<s>Question: What is 0 plus one?\nAnswer: It is 1.</s>"
+    assert tokenizer.decode(pair.labels) == " It is 1.</s>"
+    assert tokenizer.decode(statement.labels) == "After 39 comes 40.</s>"
+    assert statement.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_an_epoch_takes_every_text_once_in_batches_of_like_length() -> None:
+    lengths = [random.Random(1).randint(5, 60) for _ in range(101)]
+    rng = random.Random(0)
+    first, second = batches(lengths, 8, rng), batches(lengths, 8, rng)
+    for epoch in (first, second):
+        assert sorted(index for batch in epoch for index in batch) == list(range(101))
+        spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in epoch)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert first != second
+
+
+def test_too_long_a_text_is_an_error(tokenizer_folder: Path, tmp_path: Path) -> None:
+    texts = [{"question": "Why?", "answer": "because " * MAX_LENGTH}]
+    with pytest.raises(LetheError, match=str(MAX_LENGTH)):
+        train(texts, tokenizer_folder, TINY, 0, tmp_path / "model", lambda _: None)
+
+
+def test_a_full_disk_in_training_is_an_error_that_names_the_option(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: object, name: str, job: dict[str, Any], folder: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(build._Trainers, "train", fail)
+    with pytest.raises(LetheError, match="--cache-dir"):
+        build.mini_models(root, "tofu/forget10", tmp_path)
+    assert cache.damage(tmp_path / visible(tmp_path)[0]) is None
+    assert len(visible(tmp_path)) == 1  # the tokenizer
