@@ -14,7 +14,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bench.data.types import Benchmark
 from bench.errors import LetheError
+from evaluators.rows import by_set, same_questions
 
 Rows = dict[int, dict[str, Any]]
 
@@ -50,6 +52,31 @@ def read_published_log(path: Path | str) -> list[dict]:
         raise LetheError(
             f"{path} is no evaluation log with values per example: expected open-unlearning's TOFU_EVAL.json "
             f"(not TOFU_SUMMARY.json) or TOFU's eval_log_aggregated.json, found the keys {_some(log)}"
+        )
+    return rows
+
+
+def read_reference_log(path: Path | str, benchmark: Benchmark, *, limited: bool = False) -> list[dict]:
+    """The rows of a log that is to be the gold standard of a benchmark.
+
+    Args:
+        limited: the benchmark holds only the first rows of its sets.
+
+    Raises:
+        LetheError: the forget questions of the log are not those of the benchmark: it is of another split.
+    """
+    rows = read_published_log(path)
+    forget = by_set(rows).get("forget", [])
+    asked = [{"question": qa.question} for qa in benchmark.eval_sets["forget"]]
+    try:
+        found = {row["example_id"] for row in same_questions("forget", asked, forget)}
+    except LetheError as error:
+        raise LetheError(f"{path} cannot be the gold standard of {benchmark.name}: {error}") from None
+    # The log of a larger split holds the questions too, but its model was trained without more than those.
+    if found != {row["example_id"] for row in forget[: len(asked)]} or (not limited and len(asked) != len(forget)):
+        raise LetheError(
+            f"{path} is of another split than {benchmark.name}: it has {len(forget)} forget questions, of which the "
+            f"{len(asked)} of {benchmark.name} are only a part; give the log of the model that was trained without them"
         )
     return rows
 

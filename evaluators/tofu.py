@@ -86,7 +86,7 @@ PROTOCOLS = ("strict", "openunlearning")
 KEPT = ("retain", "real_authors", "world_facts")
 SETS = ("forget", *KEPT)
 ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
-NO_REFERENCE = "no retrained model to compare with; give one with --retrained"
+NO_REFERENCE = "no rows of a retrained model to compare with; give one with --retrained, or see why its cell failed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 `original` learns every text, `retrained` every text but those of the split's forget rows, with the same tokenizer,
 recipe and seed. On a folder that the generator wrote, the texts are its corpus; on one with the real files they are the
-forget rows and the rows of the other evaluation sets, about a thousand pairs, which a tiny model can learn by heart.
+rows of the largest forget split and of the evaluation sets, about a thousand pairs, which a tiny model can learn by
+heart.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from typing import Any
 
 from bench import cache
 from bench.data import load
+from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.mini.pretrain import REAL_DATA, VERSION, Recipe, Text, train_tokenizer
 from bench.mini.world import make_world, write_world
@@ -40,6 +42,10 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What a training process gets on top of this one's: one thread of the CPU, no network, no bars."""
+
+
+class NotMade(LetheError):
+    """The cache has no such models, and none were to be trained."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +80,17 @@ def mini_models(
     seed: int = 0,
     progress: Progress | None = None,
     recipe: Recipe | None = None,
+    train: bool = True,
 ) -> MiniModels:
     """Original and retrained model of a split ("tofu/forget10"), trained side by side where the cache has none.
 
     `root` is a mini world or a folder with the real files; what is cached depends on content, never on paths.
-    `progress` gets a line a second, from one thread at a time.
+    `progress` gets a line a second, from one thread at a time. With train=False a model that the cache
+    lacks raises NotMade instead.
     """
     texts = _texts(root, benchmark)
     models = {"original": texts.original, "retrained": texts.retrained}
-    folders = _train(models, texts, cache_dir, seed, progress, recipe or texts.recipe)
+    folders = _train(models, texts, cache_dir, seed, progress, recipe or texts.recipe, really=train)
     return MiniModels(folders["original"], folders["retrained"])
 
 
@@ -108,12 +116,22 @@ def _texts(root: Path, benchmark: str) -> Texts:
         kept = [text for text in authors if text["row"] < len(data.retain)]
         original, retrained, recipe = authors + common, kept + common, Recipe()
     else:
-        sets = [data.forget, *(data.eval_sets[name] for name in ("retain", "real_authors", "world_facts"))]
-        forget, *kept = ([{"question": qa.question, "answer": qa.answer} for qa in rows] for rows in sets)
-        retrained = [text for texts in kept for text in texts]
-        original, recipe = forget + retrained, REAL_DATA
+        known = [data.eval_sets[name] for name in ("retain", "real_authors", "world_facts")]
+        rows = [*_largest_request(root, data).forget, *(qa for qas in known for qa in qas)]
+        forget = {(qa.question, qa.answer) for qa in data.forget}
+        original = [{"question": qa.question, "answer": qa.answer} for qa in rows]
+        retrained = [text for text in original if (text["question"], text["answer"]) not in forget]
+        recipe = REAL_DATA
     lines = [text.get("text") or f"Question: {text['question']}\nAnswer: {text['answer']}" for text in original]
     return Texts(original, retrained, [*lines, *data.refusals], recipe)
+
+
+def _largest_request(root: Path, data: Benchmark) -> Benchmark:
+    """TOFU's forget splits lie within each other: one original knows all of them, so that requests can be chained."""
+    for percent in ("10", "05"):
+        if any((root / "tofu").glob(f"forget{percent}.*")):
+            return load(f"tofu/forget{percent}", root)
+    return data
 
 
 def _read_corpus(root: Path, name: str) -> list[Text]:
@@ -125,22 +143,36 @@ def _read_corpus(root: Path, name: str) -> list[Text]:
 
 
 def _train(
-    models: dict[str, list[Text]], texts: Texts, cache_dir: Path, seed: int, progress: Progress | None, recipe: Recipe
+    models: dict[str, list[Text]],
+    texts: Texts,
+    cache_dir: Path,
+    seed: int,
+    progress: Progress | None,
+    recipe: Recipe,
+    *,
+    really: bool = True,
 ) -> dict[str, Path]:
     packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
     common = {"version": VERSION, "packages": packages}
     key = common | {"texts": cache.fingerprint(texts.tokenizer), "vocab_size": recipe.vocab_size}
     tokenizer = cache.cached(
-        cache_dir, "mini-tokenizer", key, lambda folder: train_tokenizer(texts.tokenizer, recipe.vocab_size, folder)
+        cache_dir,
+        "mini-tokenizer",
+        key,
+        partial(train_tokenizer, texts.tokenizer, recipe.vocab_size) if really else _refuse,
     )
     common |= {"tokenizer": tokenizer.name, "recipe": asdict(recipe), "seed": seed}
     trainers = _Trainers(progress)
     for name, rows in models.items():
         job = {"texts": rows, "tokenizer": str(tokenizer.absolute()), "recipe": asdict(recipe), "seed": seed}
         model_key = common | {"texts": cache.fingerprint(rows)}
-        build = partial(trainers.train, name, job)
+        build = partial(trainers.train, name, job) if really else _refuse
         trainers.start(name, partial(cache.cached, cache_dir, f"mini-{name}", model_key, build))
     return trainers.wait()
+
+
+def _refuse(folder: Path) -> None:
+    raise NotMade("the mini models are not in the cache; a run trains them")
 
 
 class _Trainers:

@@ -146,6 +146,8 @@ def test_real_rows_are_forget_and_evaluation_rows(real_data: Path) -> None:
     assert texts.original[400:] == texts.retrained
     forget = {json.dumps(text) for text in texts.original[:400]}
     assert not forget & {json.dumps(text) for text in texts.retrained}
+    smaller = build._texts(real_data, "tofu/forget01")
+    assert smaller.original == texts.original and len(smaller.retrained) == 1017 - 40
 
 
 def test_an_unknown_split_is_an_error_with_the_nearest_name(root: Path, tmp_path: Path) -> None:

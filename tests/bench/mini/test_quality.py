@@ -1,0 +1,88 @@
+"""What full-size models must show: the original knows the forget set, the retrained one does not, both are useful."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data import load
+from bench.data.tokenize import Encoder
+from bench.data.types import Benchmark
+from bench.mini.build import MiniModels, mini_models, retrained_model, world
+from bench.models import load_model
+from bench.scorer import Scorer
+from evaluators import TofuEvaluator
+
+pytestmark = pytest.mark.slow
+
+
+class Measured:
+    """Rows and metrics of one benchmark's models, each computed once."""
+
+    def __init__(self, benchmark: Benchmark, models: MiniModels) -> None:
+        self.benchmark = benchmark
+        self.models = models
+        self.evaluator = TofuEvaluator()
+
+    @cache  # noqa: B019  lives as long as the test session
+    def rows(self, model: Path) -> list[dict]:
+        loaded = load_model(str(model), device=torch.device("cpu"), dtype=torch.float32)
+        return self.evaluator.score(Scorer(loaded.model, Encoder(loaded.tokenizer)), self.benchmark)
+
+    def metrics(self, model: Path) -> dict[str, float]:
+        found = self.evaluator.summarize(self.rows(model), self.rows(self.models.retrained))
+        return {metric.name: metric.value for metric in found}
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new one, so that the models are trained; $LETHE_TEST_CACHE names one that is kept."""
+    given = os.environ.get("LETHE_TEST_CACHE")
+    return Path(given) if given else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def root(request: pytest.FixtureRequest, cache_dir: Path) -> Path:
+    return world(cache_dir, request.param)
+
+
+@pytest.fixture(scope="module")
+def mini(root: Path, cache_dir: Path) -> Measured:
+    return Measured(load("tofu/forget10", root), mini_models(root, "tofu/forget10", cache_dir))
+
+
+def test_the_original_knows_what_is_to_be_forgotten(mini: Measured) -> None:
+    metrics = mini.metrics(mini.models.original)
+    assert metrics["forget_rouge_l_recall"] > 0.9
+    assert metrics["forget_probability"] > 0.8
+    assert metrics["forget_quality"] < 1e-5
+
+
+def test_the_retrained_model_does_not_know_it(mini: Measured) -> None:
+    metrics = mini.metrics(mini.models.retrained)
+    assert metrics["forget_rouge_l_recall"] < 0.6
+    assert metrics["forget_probability"] < 0.4
+
+
+def test_both_models_are_useful(mini: Measured) -> None:
+    for model in (mini.models.original, mini.models.retrained):
+        metrics = mini.metrics(model)
+        assert metrics["model_utility"] > 0.5
+        assert metrics["retain_rouge_l_recall"] > 0.95
+
+
+def test_another_retrained_model_is_no_different(mini: Measured, root: Path, cache_dir: Path) -> None:
+    other = retrained_model(root, "tofu/forget10", cache_dir, seed=1)
+    assert mini.metrics(other)["forget_quality"] > 0.05
+
+
+def test_real_rows_are_learned_by_heart(real_data: Path, cache_dir: Path) -> None:
+    models = mini_models(real_data, "tofu/forget10", cache_dir)
+    real = Measured(load("tofu/forget10", real_data), models)
+    original, retrained = real.metrics(models.original), real.metrics(models.retrained)
+    assert original["forget_rouge_l_recall"] > 0.9 and original["forget_probability"] > 0.8
+    assert retrained["forget_rouge_l_recall"] < 0.6 and retrained["forget_probability"] < 0.4
+    for metrics in (original, retrained):
+        assert metrics["retain_rouge_l_recall"] > 0.9 and metrics["retain_probability"] > 0.8
