@@ -2,12 +2,12 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import unknown
+from bench.errors import LetheError, unknown
 from bench.fields import settable, with_fields
 from bench.spec import MethodName
 from methods import METHODS
@@ -41,6 +41,29 @@ def mini_recipes() -> dict[str, Any]:
     return json.loads(MINI_RECIPES.read_text())
 
 
+def chosen(names: Sequence[MethodName], sets: Mapping[str, Mapping[str, str]], *, mini: bool) -> list[Configured]:
+    """What --methods and --set ask for: 'all' stands for every method, the references train nothing and are left out.
+
+    Raises:
+        LetheError: also for fields of a method that is not among the names.
+    """
+    wanted: list[MethodName] = []
+    for name in names:
+        if name.fields and name.base in ("all", *REFERENCES):
+            raise LetheError(f"{name.base!r} has no fields to set, got {name.label!r}")
+        if name.base == "all":
+            wanted += [MethodName(base) for base in METHODS]
+        elif name.base not in REFERENCES:
+            wanted.append(name)
+    configured = [configure(name, sets, mini=mini) for name in dict.fromkeys(wanted)]
+    for target in sets:
+        if target not in METHODS:
+            raise unknown("method in --set", target, METHODS)
+        if target not in {name.base for name in wanted}:
+            raise LetheError(f"--set names {target!r}, which is not among --methods; add it there or leave it out")
+    return configured
+
+
 def configure(name: MethodName, sets: Mapping[str, Mapping[str, str]], *, mini: bool) -> Configured:
     """Defaults, then for the mini model its recipe, then `--set`, then the fields in the name's own brackets.
 
@@ -51,7 +74,7 @@ def configure(name: MethodName, sets: Mapping[str, Mapping[str, str]], *, mini: 
         LetheError: no such method or field, or a value that the method refuses.
     """
     if name.base not in METHODS:
-        raise unknown("method", name.base, [*REFERENCES, *METHODS])
+        raise unknown("method", name.base, ["all", *REFERENCES, *METHODS])
     method, origin = METHODS[name.base], "paper defaults"
     recipes = mini_recipes()["recipes"]
     position = [f"{name.base}[position={value}]" for key, value in name.fields if key == "position"]
@@ -59,7 +82,7 @@ def configure(name: MethodName, sets: Mapping[str, Mapping[str, str]], *, mini: 
     if mini and found is not None:
         method = with_fields(method, recipes[found], where=name.label)
         trials = mini_recipes()["search"]
-        origin = f"mini recipe {found!r}: {trials['trials']} trials on a mini world of seed {trials['world_seed']}"
+        origin = f"mini recipe {found!r}: {trials['trials']} trials on mini worlds of seeds {' and '.join(map(str, trials['world_seeds']))}"
     for where, fields in (("--set", sets.get(name.base, {})), ("name", dict(name.fields))):
         if fields:
             method = with_fields(method, fields, where=name.base)
