@@ -1,6 +1,7 @@
 """From methods, models and benchmarks to a leaderboard: reads the command line, builds the grid, runs it, reports.
 
 python run_all.py --methods grun_npo,npo          # offline, on the mini world
+python run_all.py report OUT                      # leaderboards again from stored runs
 python run_all.py -h                              # everything else
 """
 
@@ -10,11 +11,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench.errors import LetheError, unknown
+from bench.errors import LetheError
 from bench.options import Options, parse
+
+if TYPE_CHECKING:
+    from bench.store import Record
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,10 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["report"]:
             return report([Path(a) for a in arguments[1:]], console)
         options = parse(arguments)
-        logging.basicConfig(
-            level=logging.DEBUG if options.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-        )
-        for noisy in ("httpx", "filelock", "urllib3", "fsspec", "asyncio"):
+        level = logging.DEBUG if options.verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        for noisy in ("httpx", "httpcore", "filelock", "urllib3", "fsspec", "asyncio"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         return show_list(console) if options.list else run(options, console)
     except LetheError as error:
@@ -45,85 +49,78 @@ def show_list(console: Console) -> int:
     from bench.fields import settable
     from methods import METHODS
 
-    console.print("benchmarks:", ", ".join(data.known()), markup=False)
-    console.print("methods (original and retrained are always there):")
+    say(console, f"benchmarks: {', '.join(data.known())}")
+    say(console, "methods (original and retrained are always there):")
     for name, method in METHODS.items():
-        fields = " ".join(f"{k}={v}" for k, v in settable(method).items())
-        console.print(f"  {name:12} {fields}", markup=False, soft_wrap=True)
+        say(console, f"  {name:12} {' '.join(f'{k}={v}' for k, v in settable(method).items())}")
     return 0
 
 
 def report(folders: Sequence[Path], console: Console) -> int:
     """Leaderboards again from stored runs, no model needed."""
-    from bench.report import summary_table, write_reports
     from bench.store import RunStore
     from methods import METHODS
     from methods.recipes import REFERENCES
 
-    order = [*REFERENCES, *METHODS]
     if not folders:
         raise LetheError("report needs a folder with runs: run_all.py report OUT")
     for folder in folders:
         if not (folder / "runs").is_dir():
-            raise LetheError(f"{folder} holds no runs; give a folder that --out named")
-        records = RunStore(folder).records()
-        console.print(summary_table(records, methods=order))
-        for path in write_reports(records, folder, methods=order):
-            console.print(f"wrote {path}", markup=False)
+            raise LetheError(f"{folder} holds no runs; give a folder that --out named: run_all.py report OUT")
+        write(RunStore(folder).records(), folder, [*REFERENCES, *METHODS], console)
     return 0
 
 
 def run(options: Options, console: Console) -> int:
     """Build the grid, run what is missing, write the leaderboards."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose seconds wherever cores are shared
     started = time.perf_counter()
     from bench.grid import Grid
+    from bench.models import resident_peak_gib
     from bench.progress import Reporter
-    from bench.report import failures, summary_table, write_reports
     from bench.store import RunStore
     from evaluators import EVALUATORS
-    from evaluators.logs import read_published_log
-    from methods.recipes import REFERENCES, configure
+    from evaluators.logs import read_reference_log
+    from methods.recipes import REFERENCES, chosen
 
+    configured = chosen(options.methods, options.sets, mini=options.model == "mini")
+    store = None if options.dry_run else RunStore(options.out)
     with Reporter(console) as progress:
-        names = expand([m for m in options.methods if m.base not in REFERENCES], options)
-        configured = [configure(name, options.sets, mini=options.model == "mini") for name in names]
-        store = RunStore(options.out)
-        grid = Grid.build(options, configured, EVALUATORS, read_published_log, progress)
-        if options.dry_run:
-            for cell in grid.cells:
-                progress.note(f"{'done' if store.complete(cell.id) else 'to do':5} {cell.id}")
+        grid = Grid.build(options, configured, EVALUATORS, read_reference_log, progress)
+        if store is None:
+            for line in grid.plan():
+                say(console, line)
             return 0
         outcome = grid.run(store, progress)
-    records = [r for r in store.records() if r.cell_id in {cell.id for cell in grid.cells}]
+    mine = {cell.id for cell in grid.cells}
+    records = store.records()
     order = [*REFERENCES, *(c.label for c in configured)]
-    console.print(summary_table(records, methods=order))
-    for path in write_reports(records, options.out, methods=order):
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
-    for cell_id, reason in failures(records):
-        console.print(f"failed {cell_id}: {reason}", markup=False, soft_wrap=True)
-    from bench.models import resident_peak_gib
-
-    console.print(
+    write([record for record in records if record.cell_id in mine], options.out, order, console)
+    if others := sum(record.cell_id not in mine for record in records):
+        say(console, f"{others} other cells in {options.out}; run_all.py report {options.out} shows all")
+    say(
+        console,
         f"{len(outcome.done)} cells run, {len(outcome.reused)} found, {len(outcome.failed)} failed; "
-        f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most"
+        f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most",
     )
     return 1 if outcome.failed else 0
 
 
-def expand(names: list, options: Options) -> list:
-    """'all' stands for every method; fields for a method that is not among them are a mistake."""
-    from bench.spec import MethodName
-    from methods import METHODS
+def write(records: "Sequence[Record]", out: Path, order: Sequence[str], console: Console) -> None:
+    """The leaderboards as files and on the terminal, and what failed with the reason."""
+    from bench.report import failures, summary_table, write_reports
 
-    if any(name.base == "all" for name in names):
-        names = [MethodName(base) for base in METHODS] + [n for n in names if n.fields]
-    for target in options.sets:
-        if target not in METHODS:
-            raise unknown("method in --set", target, METHODS)
-        if target not in {name.base for name in names}:
-            raise LetheError(f"--set names {target!r}, which is not among --methods; add it there or leave it out")
-    return names
+    console.print(summary_table(records, methods=order))
+    for path in write_reports(records, out, methods=order):
+        say(console, f"wrote {path}")
+    for cell_id, reason in failures(records):
+        say(console, f"failed {cell_id}: {reason} (traceback in {out / 'failed' / cell_id})")
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is: not wrapped, square brackets no markup."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

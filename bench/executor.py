@@ -22,8 +22,7 @@ from bench.models import Loaded, out_of_memory, peak_gib
 from bench.records import Metric
 from bench.scorer import Scorer
 from bench.spec import Cell
-from bench.store import RunStore, read_jsonl, write_json, write_jsonl, write_metrics
-from bench.train import Diverged
+from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -112,47 +111,72 @@ class Executor:
     evaluators: Sequence[Evaluator]
     progress: Progress
     batch_tokens: int
-    reference_rows: dict[tuple[str, str], list[dict] | None] = field(default_factory=dict)
-    """(evaluator, benchmark) -> rows of the retrained model; filled by its jobs or given from a published log."""
+    reference_rows: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
+    """(evaluator, benchmark) -> rows of the retrained model; filled by the jobs of retrained models."""
     outcome: Outcome = field(default_factory=Outcome)
     total: int = 0
     fresh: bool = False
     """Run cells again that are there already."""
     _number: int = 0
 
-    def pending(self, job: Job) -> bool:
-        """Whether something of the job is still to be done; a retrained model is also asked for its rows."""
-        return self.fresh or any(
-            not self.store.complete(stage.cell.id) or (job.is_retrained and not self._has_rows(stage))
-            for stage in job.stages
-        )
+    def reuse(self, job: Job) -> bool:
+        """Whether nothing of the job is left to do; if so its cells are counted."""
+        if self.fresh or not all(self._settled(job, stage) for stage in job.stages):
+            return False
+        self._number += len(job.stages)
+        self.outcome.reused += [stage.cell.id for stage in job.stages]
+        return True
 
-    def _has_rows(self, stage: Stage) -> bool:
-        return all(self._rows_path(stage, e.name).is_file() for e in self.evaluators)
+    def _begin(self, stage: Stage) -> None:
+        self._number += 1
+        self.progress.cell(self._number, self.total, stage.cell.title)
 
-    def _rows_path(self, stage: Stage, evaluator: str) -> Path:
-        return self.store.path(stage.cell.id) / "samples" / f"{evaluator}.jsonl"
+    def _settled(self, job: Job, stage: Stage) -> bool:
+        """Whether a cell is there with everything that can be known about it.
 
-    def skip(self, job: Job) -> None:
-        """Count a job whose cells are all there; remember a retrained model's rows."""
-        for stage in job.stages:
-            self._number += 1
-            self.outcome.reused.append(stage.cell.id)
-            if job.is_retrained:
-                self._remember(stage)
-
-    def _remember(self, stage: Stage) -> None:
+        Metrics that had to do without the retrained model, because its cell had failed, are made up for from the rows.
+        """
+        folder = self.store.path(stage.cell.id)
+        if not self.store.complete(stage.cell.id):
+            return False
         for evaluator in self.evaluators:
-            self.reference_rows[evaluator.name, stage.judged.name] = read_jsonl(self._rows_path(stage, evaluator.name))
+            key = evaluator.name, stage.judged.name
+            samples, metrics = folder / "samples" / f"{evaluator.name}.jsonl", _metrics_path(folder, evaluator)
+            if job.is_retrained:
+                if not samples.is_file():
+                    return False
+                self.reference_rows[key] = read_jsonl(samples)
+            compared = metrics.is_file() and (read_json(metrics).get("settings") or {}).get("reference")
+            if metrics.is_file() and (compared or key not in self.reference_rows):
+                continue
+            if not samples.is_file():
+                return False
+            self._summarize(evaluator, job, stage, read_jsonl(samples), folder)
+        return True
+
+    def _summarize(self, evaluator: Evaluator, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
+        reference = rows if job.is_retrained else self.reference_rows.get((evaluator.name, stage.judged.name))
+        settings = {
+            "protocol": stage.cell.protocol,
+            **vars(evaluator),
+            "reference": stage.cell.retrained if reference is not None else None,
+        }
+        write_metrics(_metrics_path(folder, evaluator), evaluator.summarize(rows, reference), settings)
 
     def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
-        """Every stage of a job that is not there yet. Nothing but an interrupt leaves this method."""
+        """Every stage of a job that is not there yet; the model is as before when it ends, however it ends.
+
+        Raises:
+            LetheError: nothing can be stored any more, not even a failure.
+        """
         state: list[Unlearned] = []
         try:
-            for stage in job.stages:
-                self._number += 1
-                self.progress.cell(self._number, self.total, stage.cell.title)
+            for at, stage in enumerate(job.stages):
+                self._begin(stage)
                 if not self._stage(job, stage, loaded, encoder, state):
+                    for later in job.stages[at + 1 :]:
+                        self._begin(later)
+                        self._fail(later, LetheError(f"the request before it, {stage.cell.title}, failed"), [])
                     break
         finally:
             if state:
@@ -163,6 +187,11 @@ class Executor:
         cell = stage.cell
         started = time.perf_counter()
         train_log: list[dict] = []
+
+        def step(number: int, steps: int, terms: Mapping[str, float]) -> None:
+            train_log.append({"step": number, **terms})  # what is kept if the training does not reach its end
+            self.progress.step(number, steps, terms)
+
         if loaded.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(loaded.device)
         try:
@@ -174,13 +203,13 @@ class Executor:
                     stage.request,
                     seed=cell.seed,
                     batch_tokens=self.batch_tokens,
-                    progress=self.progress.step,
+                    progress=step,
                     earlier=state[-1] if state else None,
                 )
                 state.append(unlearned)
                 train_log = unlearned.log.steps
                 facts |= unlearned.facts()
-            if not self.fresh and self.store.complete(cell.id):
+            if not self.fresh and self._settled(job, stage):
                 self.outcome.reused.append(cell.id)  # a chain is trained again from its start, but not scored again
                 return True
             scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
@@ -192,6 +221,7 @@ class Executor:
                 "wall_seconds": time.perf_counter() - started,
                 "peak_gib": peak_gib(loaded.device),
                 "device": provenance.device_name(loaded.device),
+                "batch_tokens": self.batch_tokens,
             }
             self._write(job, stage, rows, facts, train_log)
         except Exception as error:  # noqa: BLE001 - the boundary between cells: the traceback is kept, the grid goes on
@@ -200,38 +230,10 @@ class Executor:
         self.outcome.done.append(cell.id)
         return True
 
-    def _write(
-        self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
-    ) -> None:
-        cell = stage.cell
-        with self.store.staging(cell.id) as folder:
-            for evaluator in self.evaluators:
-                own = rows[evaluator.name]
-                key = (evaluator.name, stage.judged.name)
-                reference = own if job.is_retrained else self.reference_rows.get(key)
-                write_jsonl(folder / "samples" / f"{evaluator.name}.jsonl", own)
-                metrics = evaluator.summarize(own, reference)
-                write_metrics(folder / "metrics" / f"{evaluator.name}.json", metrics, {"protocol": cell.protocol})
-                if job.is_retrained:
-                    self.reference_rows[key] = own
-            if train_log:
-                write_jsonl(folder / "train.jsonl", train_log)
-            write_json(folder / "spec.json", cell.to_json())
-            record = {
-                **job.facts,
-                **facts,
-                "code": provenance.code_version(),
-                "versions": provenance.versions(),
-                "data_source": stage.judged.source,
-                "finished_unix": time.time(),
-            }
-            write_json(folder / "record.json", record)
-
     def store_rows(self, job: Job, rows: Mapping[str, list[dict]], facts: dict) -> None:
         """A cell whose rows come from elsewhere (a published log) rather than from a model."""
         stage = job.stages[0]
-        self._number += 1
-        self.progress.cell(self._number, self.total, stage.cell.title)
+        self._begin(stage)
         try:
             self._write(job, stage, rows, facts, [])
         except Exception as error:  # noqa: BLE001 - as in _stage
@@ -239,21 +241,48 @@ class Executor:
             return
         self.outcome.done.append(stage.cell.id)
 
-    def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
-        cell = stage.cell
-        text = traceback.format_exc()
-        if out_of_memory(error):
-            text += "\nout of memory even with one example at a time; use a smaller model or a GPU with more memory\n"
-        self.outcome.failed.append(cell.id)
-        self.progress.note(f"FAILED {cell.title}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
-        try:
-            folder = self.store.fail(cell.id, cell.to_json(), text)
+    def _write(
+        self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
+    ) -> None:
+        with self.store.staging(stage.cell.id) as folder:
+            for evaluator in self.evaluators:
+                write_jsonl(folder / "samples" / f"{evaluator.name}.jsonl", rows[evaluator.name])
+                self._summarize(evaluator, job, stage, rows[evaluator.name], folder)
             if train_log:
                 write_jsonl(folder / "train.jsonl", train_log)
-        except LetheError as unwritable:
-            self.progress.note(f"the failure of {cell.title} could not be stored: {unwritable}")
-        if not isinstance(error, LetheError | Diverged):
-            logger.debug("traceback of %s\n%s", cell.title, text)
+            write_json(folder / "spec.json", stage.cell.to_json())
+            record = {
+                **job.facts,
+                **facts,
+                "code": provenance.code_version(),
+                "versions": provenance.versions(),
+                "data_source": stage.request.source,
+                "finished_unix": time.time(),
+            }
+            write_json(folder / "record.json", record)
+        if job.is_retrained:
+            for evaluator in self.evaluators:
+                self.reference_rows[evaluator.name, stage.judged.name] = rows[evaluator.name]
+
+    def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
+        """Keep what is known of a failure, all of it at once; a cell that was complete before stays so."""
+        cell = stage.cell
+        text = "".join(traceback.format_exception(error))
+        if out_of_memory(error):
+            text += "out of memory even with one example at a time; use a smaller model or a device with more memory\n"
+        self.outcome.failed.append(cell.id)
+        reason = text.rstrip().splitlines()[-1] if out_of_memory(error) else str(error).partition("\n")[0]
+        self.progress.note(f"FAILED {cell.title}: {reason or type(error).__name__}")
+        if not isinstance(error, LetheError):
+            logger.info("traceback of %s\n%s", cell.title, text)
+        with self.store.staging(cell.id) as folder:
+            if train_log:
+                write_jsonl(folder / "train.jsonl", train_log)
+            self.store.fail(cell.id, cell.to_json(), text, partial=folder)
+
+
+def _metrics_path(folder: Path, evaluator: Evaluator) -> Path:
+    return folder / "metrics" / f"{evaluator.name}.json"
 
 
 def as_stored(rows: list[dict]) -> list[dict]:

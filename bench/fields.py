@@ -1,6 +1,7 @@
 """Typed dataclass fields from text: what `--set npo.beta=0.2` and `grun_npo[rank=16]` come down to."""
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -70,7 +71,9 @@ def parse(value: Any, kind: Any, where: str) -> Any:
             return value
         raise LetheError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
     if origin is tuple:
-        items = re.split(r"[,+ ]+", value.strip("() ,")) if isinstance(value, str) else list(value)
+        if not isinstance(value, str | list | tuple):
+            raise LetheError(f"{where} must be a list of values, got {value!r}")
+        items = re.split(r"[,+ ]+", value.strip("() ,")) if isinstance(value, str) else value
         return tuple(parse(v, args[0], where) for v in items)
     if kind is bool:
         table = {"true": True, "false": False, "1": True, "0": False}
@@ -78,9 +81,12 @@ def parse(value: Any, kind: Any, where: str) -> Any:
             return value if isinstance(value, bool) else table[str(value).lower()]
         raise LetheError(f"{where} must be true or false, got {value!r}")
     try:
-        if kind is int and isinstance(value, float) and not value.is_integer():
+        if isinstance(value, bool) or (kind is int and isinstance(value, float) and not value.is_integer()):
             raise ValueError
-        return kind(value)
+        parsed = kind(value)
     except (TypeError, ValueError):
         words = {int: "a whole number", float: "a number"}
         raise LetheError(f"{where} must be {words.get(kind, kind)}, got {value!r}") from None
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise LetheError(f"{where} must be a finite number, got {value!r}")
+    return parsed

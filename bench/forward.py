@@ -7,8 +7,8 @@ does behind it (biases, soft-capping, scaling) stays the model's own code.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.types import Tokens
+from bench.errors import LetheError
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,20 +56,30 @@ def announce(rows: Rows) -> Iterator[None]:
 
 
 @contextmanager
-def _select_before_head(model: nn.Module, at: tuple[Tensor, Tensor], keep: list[Tensor] | None) -> Iterator[None]:
+def head_input(model: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within, the output head reads `change` of the (B, T, D) hidden states that it would have read."""
     head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def gather(_: nn.Module, args: tuple) -> tuple:
-        hidden = args[0][at]  # (N, D)
-        if keep is not None:
-            keep.append(hidden)
-        return (hidden.unsqueeze(0), *args[1:])
-
-    handle = head.register_forward_pre_hook(gather)
+    handle = head.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:]))
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def stand_in(modules: Sequence[nn.Module], function: Callable[..., object]) -> Iterator[None]:
+    """Within, calling one of `modules` runs `function` instead; its hooks still fire."""
+    before = [module.__dict__.get("forward") for module in modules]  # a library may have shadowed the class's own
+    try:
+        for module in modules:
+            module.forward = function
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.forward = own
 
 
 def forward(
@@ -104,10 +115,39 @@ def forward(
         kwargs["past_key_values"] = cache
     if _takes_position_ids(type(model)):
         kwargs["position_ids"] = position_ids
-    with announce(rows), _select_before_head(model, at, hidden):
-        output = model(**kwargs)
-    logits = output.logits if hasattr(output, "logits") else output[0]
+    seen: list[Tensor] = []
+
+    def gather(states: Tensor) -> Tensor:
+        seen.append(states[at])  # (N, D)
+        return seen[-1].unsqueeze(0)
+
+    with announce(rows), head_input(model, gather):
+        logits = model(**kwargs).logits
+    if not seen:
+        raise LetheError(
+            f"{type(model).__name__} computes its logits without calling its output head, which Lethe relies on; "
+            "use a model of another architecture"
+        )
+    if hidden is not None:
+        hidden += seen
     return logits.squeeze(0)
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, states: Tensor, head: nn.Module | None = None) -> Tensor:
+    """(N, D) inputs of the output head -> (N, V) logits, with all that the model does behind its head.
+
+    One token is sent through the model to get there, and its hidden state replaced in front of the head.
+
+    Args:
+        head: used instead of the model's own, where given.
+    """
+    one = torch.ones((1, 1), dtype=torch.long, device=states.device)
+    rows = Rows(last_prompt=one[0] - 1, valid=one > 0)
+    own = model.get_output_embeddings()  # type: ignore[operator]
+    replaced = stand_in([own], head.forward) if head is not None else nullcontext()
+    with announce(rows), replaced, head_input(model, lambda _: states.unsqueeze(0)):
+        return model(input_ids=one - 1, attention_mask=one, use_cache=False).logits.squeeze(0)
 
 
 _POSITION_IDS: dict[type, bool] = {}
@@ -162,7 +202,7 @@ def pad(sequences: Sequence[Tokens], pad_id: int, device: torch.device | str) ->
         positions.to(**move),
         valid.to(**move),
         last.to(**move),
-        (torch.tensor(rows).to(**move), torch.tensor(columns).to(**move)),
-        torch.tensor(labels).to(**move),
+        tuple(torch.tensor(x, dtype=torch.long).to(**move) for x in (rows, columns)),  # type: ignore[arg-type]
+        torch.tensor(labels, dtype=torch.long).to(**move),
         counts.to(**move),
     )

@@ -5,14 +5,16 @@ edit, is a constant of each example. It is recorded once; afterwards blocks 0..k
 training step runs only the blocks above. Hooks on block k still fire.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from bench.batching import in_batches
 from bench.data.types import Tokens
-from bench.forward import Rows, forward, pad
+from bench.forward import Rows, forward, pad, stand_in
 from bench.models import decoder_blocks
 
 Key = tuple[str, int]
@@ -29,36 +31,37 @@ class FrozenPrefix:
 
     @torch.no_grad()
     def record(self, examples: Mapping[Key, Tokens], pad_id: int, device: torch.device, batch_tokens: int) -> None:
-        """One forward per distinct sequence, longest together; the adapter must be off."""
+        """One pass through the lowest blocks per distinct sequence; the adapter must be off."""
         shared: dict[Tokens, Tensor] = {}
-        todo = sorted(set(examples.values()), key=lambda t: (len(t.input_ids), t.input_ids))
-        outputs: list[Tensor] = []
+        todo = sorted(set(examples.values()), key=lambda t: (len(t.input_ids), t.input_ids, t.label_start))
+        output: list[Tensor] = []
 
-        def keep(_: nn.Module, __: tuple, output: Tensor | tuple) -> None:
-            if isinstance(output, Tensor):
-                outputs.append(output)
+        def keep(_: nn.Module, __: tuple, result: Tensor | tuple) -> None:
+            if isinstance(result, Tensor):
+                output.append(result)
             else:
-                self._tuple_tail = (None,) * (len(output) - 1)
-                outputs.append(output[0])
+                self._tuple_tail = (None,) * (len(result) - 1)
+                output.append(result[0])
+            raise _Enough
 
-        handle = self._blocks[-1].register_forward_hook(keep)
-        try:
-            start = 0
-            while start < len(todo):
-                size = max(1, batch_tokens // len(todo[min(start + 63, len(todo) - 1)].input_ids))
-                batch = todo[start : start + min(size, 64)]
-                padded = pad(batch, pad_id, device)
+        def run(batch: list[Tokens]) -> None:
+            output.clear()
+            padded = pad(batch, pad_id, device)
+            with contextlib.suppress(_Enough):
                 forward(
                     self._model,
                     input_ids=padded.input_ids,
                     attention_mask=padded.attention_mask,
                     position_ids=padded.position_ids,
                     rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-                    at=(padded.at[0][:1], padded.at[1][:1]),
+                    at=padded.at,
                 )
-                for tokens, hidden in zip(batch, outputs.pop(), strict=True):
-                    shared[tokens] = hidden[: len(tokens.input_ids)].clone()
-                start += len(batch)
+            for tokens, hidden in zip(batch, output.pop(), strict=True):
+                shared[tokens] = hidden[: len(tokens.input_ids)].clone()
+
+        handle = self._blocks[-1].register_forward_hook(keep)
+        try:
+            in_batches(todo, lambda t: len(t.input_ids), batch_tokens, run)
         finally:
             handle.remove()
         self._recorded = {key: shared[tokens] for key, tokens in examples.items()}
@@ -71,14 +74,10 @@ class FrozenPrefix:
         for row, key in enumerate(keys):
             recorded = self._recorded[key]
             hidden[row, : len(recorded)] = recorded
-
-        def stand_in(*_: object, **__: object) -> Tensor | tuple:
-            return hidden if self._tuple_tail is None else (hidden, *self._tuple_tail)
-
-        try:
-            for block in self._blocks:
-                block.forward = stand_in  # shadows the class's method on this one instance
+        result = hidden if self._tuple_tail is None else (hidden, *self._tuple_tail)
+        with stand_in(self._blocks, lambda *_, **__: result):
             yield
-        finally:
-            for block in self._blocks:
-                del block.forward
+
+
+class _Enough(Exception):
+    """Leaves a forward whose upper blocks nobody needs."""

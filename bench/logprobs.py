@@ -79,7 +79,7 @@ def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
         p = logp.exp()
         safe = torch.where(p > 0, logp, torch.zeros_like(logp))  # 0 log 0 = 0, also where log p is -inf
         mean = (p * safe).sum(-1)
-        variance = (p * safe.square()).sum(-1) - mean.square()
+        variance = (p * (safe - mean[:, None]).square()).sum(-1)  # not E[x^2] - E[x]^2, which cancels
         columns = (logp.gather(-1, label[:, None]).squeeze(-1), logp.argmax(-1) == label, mean, variance)
         stats += [TokenStats(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
     return stats

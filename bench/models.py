@@ -42,6 +42,8 @@ def choose_device(device: str) -> torch.device:
         raise LetheError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise LetheError(f"device {device!r} asked for, but torch sees no GPU; use --device cpu or auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise LetheError(f"device {device!r} asked for, but torch sees only {torch.cuda.device_count()} GPUs")
     return chosen
 
 
@@ -67,8 +69,13 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
     logging_utils.disable_progress_bar()
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            name,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            ignore_mismatched_sizes=True,  # told below, with the name
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError) as error:
         raise LetheError(
@@ -80,6 +87,13 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
             raise
         raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
     model = model.to(device).eval().requires_grad_(False)
+    # transformers would draw these at random
+    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if absent:
+        raise LetheError(
+            f"model {name!r} lacks {len(absent)} weights that {type(model).__name__} needs in the shape that its "
+            f"config.json tells, {absent[0]!r} first; give a causal language model that was saved whole"
+        )
     if model.get_output_embeddings() is None:
         raise LetheError(f"model {name!r} ({type(model).__name__}) has no output head; give a causal language model")
     return Loaded(model, tokenizer, name)
@@ -116,8 +130,10 @@ def decoder_blocks_path(model: nn.Module) -> str:
     """The dotted name of `decoder_blocks`, e.g. "model.layers" or "transformer.h"."""
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     depth = config.num_hidden_layers
+    get_decoder = getattr(model, "get_decoder", lambda: model)
+    decoder = set(get_decoder().modules())  # a vision tower may be as deep
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
+        if isinstance(module, nn.ModuleList) and len(module) == depth and module in decoder:
             return name
     raise LetheError(
         f"{type(model).__name__} has no list of {depth} decoder blocks; interventions need a model built of blocks"
@@ -147,4 +163,5 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device (or the host's allocator) has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    texts = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cache import default_cache_dir
-from bench.errors import LetheError
+from bench.data import known
+from bench.errors import LetheError, unknown
 from bench.spec import MethodName, parse_methods, parse_sets
 
 MINI = "mini"
@@ -45,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="run_all.py",
         description="Unlearn with every method, score what is left, and write a leaderboard in CSV and LaTeX.",
-        epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop.",
+        epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop. "
+        "run_all.py report OUT writes the leaderboards again from all stored runs of a folder.",
     )
     what = p.add_argument_group("what to run")
     what.add_argument(
@@ -158,6 +160,9 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise LetheError(f"--methods names no method, got {a.methods!r}; see --list")
     if not benchmarks:
         raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
+    for benchmark in benchmarks:
+        if benchmark not in known():
+            raise unknown("benchmark", benchmark, known())
     if a.sequential and len(benchmarks) < 2:
         raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
     if a.retrained is not None and a.model == MINI:

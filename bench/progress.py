@@ -19,8 +19,9 @@ class Reporter:
         self._console = console
         self._live = Live(console=console, transient=True, refresh_per_second=8) if console.is_terminal else None
         self._title = ""
-        self._started = self._last = self._phase_started = time.monotonic()
+        self._last = self._phase_started = time.monotonic()
         self._phase = ""
+        self._phase_first = self._before = 0
 
     def __enter__(self) -> "Reporter":
         if self._live is not None:
@@ -38,22 +39,14 @@ class Reporter:
 
     def step(self, step: int, steps: int, terms: Mapping[str, float]) -> None:
         """`grun_npo tofu/forget10 s0 | step 40/125 | forget 1.93 retain 0.42 gate 0.11 | 3.1 step/s | 27 s left`"""
-        elapsed = self._in_phase("train")
-        rate = step / elapsed if elapsed else 0.0
-        left = f"{(steps - step) / rate:.0f} s left" if rate else ""
         losses = " ".join(f"{name} {value:.3g}" for name, value in terms.items())
-        self._show(f"step {step}/{steps} | {losses} | {rate:.1f} step/s | {left}", final=step == steps)
+        self._show(f"step {step}/{steps} | {losses}{self._rate('step/s', step, steps)}", final=step == steps)
 
     def scored(self, done: int, total: int) -> None:
-        if done <= self._done:
+        """Every call of the scorer counts from one again: a smaller count begins a new phase."""
+        if done <= self._before:
             self._phase = ""
-        self._done = done
-        elapsed = self._in_phase("score")
-        rate = done / elapsed if elapsed else 0.0
-        left = f"{(total - done) / rate:.0f} s left" if rate else ""
-        self._show(f"scored {done}/{total} | {rate:.0f} per s | {left}", final=False)
-
-    _done = 0
+        self._show(f"scored {done}/{total}{self._rate('per s', done, total)}", final=False)
 
     def note(self, text: str) -> None:
         """A line that stays."""
@@ -63,10 +56,16 @@ class Reporter:
         """A line that the next one replaces, on a terminal."""
         self._show(text, final=False)
 
-    def _in_phase(self, phase: str) -> float:
-        if phase != self._phase:
-            self._phase, self._phase_started = phase, time.monotonic()
-        return time.monotonic() - self._phase_started
+    def _rate(self, unit: str, done: int, total: int) -> str:
+        """Since the first report of a phase, which says nothing: what came before it is start-up."""
+        now, self._before = time.monotonic(), done
+        if unit != self._phase:
+            self._phase, self._phase_started, self._phase_first = unit, now, done
+        seconds = now - self._phase_started
+        if done <= self._phase_first or seconds <= 0:
+            return ""
+        rate = (done - self._phase_first) / seconds
+        return f" | {rate:.1f} {unit} | {(total - done) / rate:.0f} s left"
 
     def _show(self, text: str, *, final: bool) -> None:
         line = f"{self._title} | {text}" if self._title else text

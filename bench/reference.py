@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from bench.batching import in_batches
 from bench.data.types import Tokens
-from bench.forward import Rows, forward, pad
+from bench.forward import Rows, forward, logits_of, pad
 from bench.logprobs import CHUNK, segment_sum
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ class Reference:
     """Log-probabilities (one number per example) and, for KL terms, what full distributions are rebuilt from.
 
     A full distribution per token is large (V numbers); the input of the output head is small (D numbers). So the
-    latter is kept, with a copy of the head where the head itself may be trained. Should a model do more than its head
-    between the two (soft-capping), the logits themselves are kept instead.
+    latter is kept, in host memory, with a copy of the head where the head itself is trained.
     """
 
+    _model: nn.Module
     _logp: dict[tuple[str, int], float] = field(default_factory=dict)
     _states: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _head: nn.Module | None = None
+    """None where the model's own head stays what it is."""
 
     @classmethod
     @torch.no_grad()
@@ -42,35 +44,34 @@ class Reference:
         batch_tokens: int,
     ) -> "Reference":
         """One forward per distinct example of the roles that the objective names."""
-        reference = cls()
-        wanted = dict.fromkeys((*objective.reference_logp_roles, *objective.reference_logits_roles))
+        reference = cls(model)
         if objective.reference_logits_roles:
             head = model.get_output_embeddings()  # type: ignore[operator]
-            reference._head = copy.deepcopy(head).requires_grad_(False)
-        for role in wanted:
-            todo = sorted(examples(role), key=lambda i: (len(data(role)[i].input_ids), i))
-            start = 0
-            while start < len(todo):
-                widest = len(data(role)[todo[min(start + 63, len(todo) - 1)]].input_ids)
-                batch = todo[start : start + max(1, min(64, batch_tokens // widest))]
-                reference._ask_batch(model, objective, role, batch, data(role), pad_id, device)
-                start += len(batch)
+            if any(p.requires_grad for p in head.parameters()):
+                reference._head = copy.deepcopy(head).requires_grad_(False)
+        for role in dict.fromkeys((*objective.reference_logp_roles, *objective.reference_logits_roles)):
+            tokens = data(role)
+
+            def run(batch: list[int], role: str = role, tokens: tuple[Tokens, ...] = tokens) -> None:
+                reference._ask_batch(objective, role, batch, [tokens[i] for i in batch], pad_id, device)
+
+            todo = sorted(examples(role), key=lambda i, tokens=tokens: (len(tokens[i].input_ids), i))
+            in_batches(todo, lambda i, tokens=tokens: len(tokens[i].input_ids), batch_tokens, run)
         return reference
 
     def _ask_batch(
         self,
-        model: nn.Module,
         objective: "Objective",
         role: str,
         indices: list[int],
-        tokens: tuple[Tokens, ...],
+        tokens: list[Tokens],
         pad_id: int,
         device: torch.device,
     ) -> None:
-        padded = pad([tokens[i] for i in indices], pad_id, device)
+        padded = pad(tokens, pad_id, device)
         hidden: list[Tensor] = []
         logits = forward(
-            model,
+            self._model,
             input_ids=padded.input_ids,
             attention_mask=padded.attention_mask,
             position_ids=padded.position_ids,
@@ -86,12 +87,7 @@ class Reference:
             for i, value in zip(indices, segment_sum(torch.cat(parts), padded.counts).tolist(), strict=True):
                 self._logp[role, i] = value
         if role in objective.reference_logits_roles:
-            if self._head is not None and not torch.allclose(self._head(hidden[0]), logits, atol=1e-5):
-                self._head = None
-                if self._states:
-                    raise RuntimeError("the output head behaved differently between batches")
-            states = logits if self._head is None else hidden[0]
-            for i, state in zip(indices, states.split(padded.counts.tolist()), strict=True):
+            for i, state in zip(indices, hidden[0].split(padded.counts.tolist()), strict=True):
                 self._states[role, i] = state.to("cpu", copy=True)
 
     def logp(self, role: str, indices: Sequence[int]) -> Tensor:
@@ -101,5 +97,4 @@ class Reference:
     def logits(self, role: str, indices: Sequence[int], device: torch.device) -> Tensor:
         """(N, V) at the labels of the given examples, in their order."""
         states = torch.cat([self._states[role, i] for i in indices]).to(device)
-        with torch.no_grad():
-            return states if self._head is None else self._head(states)
+        return logits_of(self._model, states, self._head)

@@ -1,5 +1,8 @@
 """Records to tables: metrics.csv (long), leaderboard.csv (a row a method), leaderboard.tex (booktabs), the terminal's.
 
+What a machine took, seconds and memory, stands in costs.csv alone: the other files are the same, byte for byte,
+whenever the figures are.
+
 Missing is missing: empty in CSV, a dash elsewhere. A row is the mean over the seeds that are complete, with their
 number; a figure that one of them lacks is missing in the mean too. Cells that failed leave a visible hole.
 """
@@ -37,6 +40,10 @@ HEADLINE = {
 }
 """The columns that are printed, each with the two lines of its heading in LaTeX; the rest is in the CSV files only."""
 
+_COSTS = (
+    *("train_seconds", "eval_seconds", "wall_seconds", "peak_gib"),
+    *("trainable_parameters", "train_steps", "train_tokens", "device"),
+)
 _MAX_COLUMNS = 8
 _SHORT_LABEL = 18  # characters that fit the text of an article beside eight columns of footnote size
 _LONG_LABEL = 26  # and of script size; longer ones are broken
@@ -110,7 +117,7 @@ class _Table:
 
 
 def write_reports(records: Sequence[Record], out: Path, *, methods: Sequence[str] = ()) -> list[Path]:
-    """metrics.csv, leaderboard.csv and leaderboard.tex in `out`; the same records give the same bytes.
+    """metrics.csv, leaderboard.csv, leaderboard.tex and costs.csv in `out`; the same records give the same bytes.
 
     `methods` is the order of the rows; a label with fields, `npo[beta=0.2]`, that is not in it follows its method.
     Without it, and for what it does not name, the order is that of the records. References come first in any case.
@@ -120,6 +127,7 @@ def write_reports(records: Sequence[Record], out: Path, *, methods: Sequence[str
         "metrics.csv": _csv(_long_rows(tables)),
         "leaderboard.csv": _csv(_wide_rows(tables)),
         "leaderboard.tex": _tex(tables),
+        "costs.csv": _csv(_cost_rows(tables)),
     }
     for name, text in contents.items():
         write_text(out / name, text)
@@ -296,16 +304,25 @@ def _long_rows(tables: Sequence[_Table]) -> list[list[object]]:
 def _wide_rows(tables: Sequence[_Table]) -> list[list[object]]:
     known = list(dict.fromkeys(name for table in tables for name in table.better))
     metrics = _headline_first(known or HEADLINE)
-    measured = ["train_seconds", "trainable_parameters"]
     several = any(len(row.records) > 1 for table in tables for row in table.rows)
     deviations = metrics if several else []
     head = ["method", "benchmark", "model", "protocol", "seeds", "failed"]
-    rows: list[list[object]] = [[*head, *metrics, *measured, *(f"{name}_sd" for name in deviations)]]
+    rows: list[list[object]] = [[*head, *metrics, *(f"{name}_sd" for name in deviations)]]
     for table in tables:
         for row in table.rows:
             start = [row.method, table.benchmark, table.model, table.protocol, len(row.records), len(row.failed)]
             spread = [statistics.stdev(v) if len(v := row.values(name)) > 1 else math.nan for name in deviations]
-            rows.append([*start, *map(row.mean, metrics), *map(row.measured, measured), *spread])
+            rows.append([*start, *map(row.mean, metrics), *spread])
+    return rows
+
+
+def _cost_rows(tables: Sequence[_Table]) -> list[list[object]]:
+    rows: list[list[object]] = [["model", "method", "benchmark", "seed", "protocol", *_COSTS]]
+    for table in tables:
+        for row in table.rows:
+            for record in row.records:
+                start = [table.model, row.method, table.benchmark, record.spec.get("seed"), table.protocol]
+                rows.append([*start, *(record.record.get(name) for name in _COSTS)])
     return rows
 
 

@@ -5,26 +5,21 @@ once and its key/value cache shared by all of them; batches are sorted by length
 """
 
 import copy
-import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from bench.batching import in_batches
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.errors import LetheError
 from bench.forward import Rows, forward, pad
 from bench.generate import greedy
-from bench.logprobs import TokenStats, token_stats
-from bench.models import out_of_memory
-
-logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
+from bench.logprobs import CHUNK, TokenStats, token_stats
 
 
 @dataclass(frozen=True)
@@ -108,20 +103,30 @@ class Scorer:
         todo = [t for t in dict.fromkeys(tokens) if t not in self._answers]
         by_prompt: dict[tuple, list[Tokens]] = defaultdict(list)
         for t in todo:
+            if not t.labels:  # cut off by a protocol's limit: nothing to ask the model
+                self._answers[t] = AnswerRecord((), (), (), (), (), False)
+                continue
             prompt = t.input_ids[: t.label_start]
             by_prompt[(prompt, tuple(h for h in t.hidden if h < t.label_start))].append(t)
         groups = [g for g in by_prompt.values() if len(g) > 1 and self.share_prompts]
         single = [t for g in by_prompt.values() if len(g) == 1 or not self.share_prompts for t in g]
-        done, everything = 0, len(todo)
-        single.sort(key=lambda t: (len(t.input_ids), t.input_ids))
-        for batch in self._batches(single, lambda t: len(t.input_ids)):
+        done, everything = 0, len(single) + sum(map(len, groups))
+
+        def whole(batch: list[Tokens]) -> None:
+            nonlocal done
             self._score_whole(batch)
             done = self._tell(done + len(batch), everything)
-        groups.sort(key=lambda g: (g[0].label_start, g[0].input_ids))
-        # The cache of a batch of prompts is held while their completions run, so the budget counts both.
-        for batch in self._batches(groups, lambda g: max(len(t.input_ids) for t in g)):
+
+        def shared(batch: list[list[Tokens]]) -> None:
+            nonlocal done
             self._score_shared(batch)
             done = self._tell(done + sum(map(len, batch)), everything)
+
+        single.sort(key=lambda t: (len(t.input_ids), t.input_ids))
+        self._in_batches(single, lambda t: len(t.input_ids), whole)
+        groups.sort(key=lambda g: (g[0].label_start, g[0].input_ids))
+        # The cache of a batch of prompts is held while their completions run, so the budget counts both.
+        self._in_batches(groups, lambda g: max(len(t.input_ids) for t in g), shared)
         return [self._answers[t] for t in tokens]
 
     def generate(self, questions: Sequence[str], *, max_new_tokens: int = 200) -> list[str]:
@@ -131,8 +136,9 @@ class Scorer:
         todo = [p for p in dict.fromkeys(prompts) if (p, max_new_tokens) not in self._outputs]
         todo.sort(key=lambda p: (len(p), p))
         done = 0
-        # Few rows reach the limit, so the budget counts a quarter of it.
-        for batch in self._batches(todo, lambda p: len(p) + max_new_tokens // 4):
+
+        def run(batch: list[tuple[int, ...]]) -> None:
+            nonlocal done
             outputs = greedy(
                 self.model,
                 batch,
@@ -146,6 +152,9 @@ class Scorer:
                 self._outputs[prompt, max_new_tokens] = self.encoder.decode(ids).strip()
             self.counts.generations += len(batch)
             done = self._tell(done + len(batch), len(todo))
+
+        # Few rows reach the limit, so the budget counts a quarter of it.
+        self._in_batches(todo, lambda p: len(p) + max_new_tokens // 4, run)
         return [self._outputs[p, max_new_tokens] for p in prompts]
 
     def _tell(self, done: int, everything: int) -> int:
@@ -161,48 +170,22 @@ class Scorer:
                 f"model's context of {limit}; shorten the row or use a model with a longer context"
             )
 
-    def _batches(self, items: Sequence[Item], width: Callable[[Item], int]) -> Iterator[list[Item]]:
-        """Cut sorted items by the budget; when a consumer runs out of memory the budget halves and the cut repeats."""
-        start = 0
-        while start < len(items):
-            end, widest = start, 0
-            while end < len(items):
-                widest = max(widest, width(items[end]))
-                if end > start and widest * (end - start + 1) > self.batch_tokens:
-                    break
-                end += 1
-            batch = list(items[start:end])
-            yield batch
-            start = end
-
-    def _halve(self, error: BaseException, size: int) -> None:
-        if not out_of_memory(error) or size <= 1:
-            raise error
-        self.batch_tokens = max(1, self.batch_tokens // 2)
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning("out of memory while scoring; going on with %d tokens per batch", self.batch_tokens)
+    def _in_batches(self, items: list, width: Callable, run: Callable) -> None:
+        self.batch_tokens = min(self.batch_tokens, in_batches(items, width, self.batch_tokens, run))
 
     @torch.no_grad()
     def _score_whole(self, batch: list[Tokens]) -> None:
         """One forward over whole sequences."""
-        try:
-            padded = pad(batch, self.encoder.pad_id, self._device)
-            logits = forward(
-                self.model,
-                input_ids=padded.input_ids,
-                attention_mask=padded.attention_mask,
-                position_ids=padded.position_ids,
-                rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-                at=padded.at,
-            )
-            stats = iter(token_stats(logits, padded.labels))
-        except (RuntimeError, MemoryError) as error:
-            self._halve(error, len(batch))
-            middle = len(batch) // 2
-            self._score_whole(batch[:middle])
-            self._score_whole(batch[middle:])
-            return
+        padded = pad(batch, self.encoder.pad_id, self._device)
+        logits = forward(
+            self.model,
+            input_ids=padded.input_ids,
+            attention_mask=padded.attention_mask,
+            position_ids=padded.position_ids,
+            rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
+            at=padded.at,
+        )
+        stats = iter(token_stats(logits, padded.labels))
         self.counts.tokens += sum(len(t.input_ids) for t in batch)
         for t in batch:
             self._keep(t, [next(stats) for _ in t.labels])
@@ -212,39 +195,32 @@ class Scorer:
         """Encode each group's prompt once, then its completions from the shared cache."""
         from transformers import DynamicCache
 
-        try:
-            prompts = [g[0].input_ids[: g[0].label_start] for g in groups]
-            width = max(map(len, prompts))
-            prefix = self._left_pad(prompts, [g[0].hidden for g in groups], width)
-            ids, mask, positions, valid = prefix
-            rows = Rows(last_prompt=torch.full((len(groups),), width - 1, device=self._device), valid=valid)
-            cache = DynamicCache()
-            last = (torch.arange(len(groups), device=self._device), rows.last_prompt)
-            first = forward(
-                self.model,
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                rows=rows,
-                at=last,
-                cache=cache,
-            )
-            items = sorted(
-                ((i, t) for i, g in enumerate(groups) for t in g), key=lambda item: (len(item[1].labels), item[0])
-            )
-            owners = torch.tensor([i for i, _ in items], device=self._device)
-            labels = torch.tensor([t.labels[0] for _, t in items], device=self._device)
-            parts = torch.arange(len(items), device=self._device).split(4096)
-            heads = [s for part in parts for s in token_stats(first[owners[part]], labels[part])]
-            tails: list[list[TokenStats]] = []
-            for batch in self._batches(items, lambda item: width + len(item[1].labels)):
-                tails += self._score_tails(batch, cache, mask, rows)
-        except (RuntimeError, MemoryError) as error:
-            self._halve(error, len(groups))
-            middle = len(groups) // 2
-            self._score_shared(groups[:middle])
-            self._score_shared(groups[middle:])
-            return
+        prompts = [g[0].input_ids[: g[0].label_start] for g in groups]
+        width = max(map(len, prompts))
+        ids, mask, positions, valid = self._left_pad(prompts, [g[0].hidden for g in groups], width)
+        rows = Rows(last_prompt=torch.full((len(groups),), width - 1, device=self._device), valid=valid)
+        cache = DynamicCache()
+        first = forward(
+            self.model,
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            rows=rows,
+            at=(torch.arange(len(groups), device=self._device), rows.last_prompt),
+            cache=cache,
+        )  # (groups, V): what follows each prompt
+        items = [(i, t) for i, g in enumerate(groups) for t in g]
+        items.sort(key=lambda item: (len(item[1].labels), item[0]))
+        owners = torch.tensor([i for i, _ in items], device=self._device)
+        labels = torch.tensor([t.labels[0] for _, t in items], device=self._device)
+        parts = torch.arange(len(items), device=self._device).split(CHUNK)
+        heads = [s for part in parts for s in token_stats(first[owners[part]], labels[part])]
+        tails: list[list[TokenStats]] = []
+
+        def run(batch: list[tuple[int, Tokens]]) -> None:
+            tails.extend(self._score_tails(batch, cache, mask, rows))
+
+        self._in_batches(items, lambda item: width + len(item[1].labels), run)
         self.counts.prompts += len(groups)
         self.counts.tokens += sum(map(len, prompts)) + sum(len(t.labels) - 1 for _, t in items)
         for (_, t), head, tail in zip(items, heads, tails, strict=True):

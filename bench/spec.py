@@ -47,7 +47,7 @@ class Cell:
     @property
     def id(self) -> str:
         """Readable start and 12 hex digits over everything above."""
-        content = json.dumps([FORMAT, asdict(self)], sort_keys=True, default=str)
+        content = json.dumps([FORMAT, asdict(self)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         return f"{_slug(self.method)}-{_slug(self.benchmark)}-s{self.seed}-{digest}"
 
@@ -73,7 +73,7 @@ class MethodName:
 
     @property
     def label(self) -> str:
-        """The name in leaderboards; white space removed."""
+        """The name in leaderboards: fields in alphabetical order, white space removed."""
         inner = ",".join(f"{k}={v}" for k, v in self.fields)
         return f"{self.base}[{inner}]" if inner else self.base
 
@@ -82,7 +82,7 @@ def parse_methods(text: str) -> list[MethodName]:
     """Names separated by commas; a name may carry fields in brackets. Repeats are dropped.
 
     >>> [m.label for m in parse_methods("npo,grun_npo[position=answer, layers=1,2]")]
-    ['npo', 'grun_npo[position=answer,layers=1,2]']
+    ['npo', 'grun_npo[layers=1,2,position=answer]']
     """
     names: list[MethodName] = []
     for part in _split_outside_brackets(text):
@@ -92,7 +92,7 @@ def parse_methods(text: str) -> list[MethodName]:
         fields = tuple(_assignment(f, part) for f in FIELD_SPLIT.split(match[2])) if match[2] else ()
         if len({k for k, _ in fields}) < len(fields):
             raise LetheError(f"a field is given twice in {part.strip()!r}; give it once")
-        names.append(MethodName(match[1], fields))
+        names.append(MethodName(match[1], tuple(sorted(fields))))
     return list(dict.fromkeys(names))
 
 
@@ -114,7 +114,7 @@ def _assignment(text: str, whole: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
         raise LetheError(f"cannot read {text.strip()!r} in {whole.strip()!r}; write field=value")
-    return name.strip(), value.strip()
+    return name.strip(), "".join(value.split())
 
 
 def parse_sets(items: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -133,11 +133,14 @@ def parse_sets(items: Sequence[str]) -> dict[str, dict[str, str]]:
     return sets
 
 
+_READ_WHOLE, _BLOCK, _SAMPLE = 2**28, 2**20, 2**12
+
+
 def hash_folder(folder: Path) -> str:
     """SHA-256 over the names, sizes and contents of a checkpoint's files.
 
-    Of files over 256 MiB the first and last MiB stand for the content: a weight file that changed without changing
-    either (or its size) would go unnoticed, which is the price of not reading 16 GB at every start.
+    Of files over 256 MiB the first 4 KiB of every MiB stand for the content: a change that lies between two of them,
+    such as one of a single norm, would go unnoticed, which is the price of not reading 16 GB at every start.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
@@ -145,12 +148,9 @@ def hash_folder(folder: Path) -> str:
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}/{size}/".encode())
+        taken = _BLOCK if size <= _READ_WHOLE else _SAMPLE
         with path.open("rb") as file:
-            if size <= 2**28:
-                for block in iter(lambda: file.read(2**20), b""):
-                    digest.update(block)
-            else:
-                digest.update(file.read(2**20))
-                file.seek(-(2**20), 2)
-                digest.update(file.read())
+            for start in range(0, size, _BLOCK):
+                file.seek(start)
+                digest.update(file.read(taken))
     return digest.hexdigest()

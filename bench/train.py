@@ -14,17 +14,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from bench.batching import attempt
 from bench.data.types import Tokens
 from bench.errors import LetheError
 from bench.forward import Rows, forward, pad
 from bench.frozen import FrozenPrefix
 from bench.logprobs import Answers
-from bench.models import out_of_memory
 from bench.reference import Reference
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 FORGET, REFUSAL, RETAIN = "forget", "refusal", "retain"
 ROLE_LABEL = {FORGET: 1, REFUSAL: 1, RETAIN: 0}
 """What a gate should say about a row of this role."""
+FLOAT16_SCALE = 4096.0
+"""A power of two: scaling changes no bit of what does not overflow or vanish."""
 
 
 class Diverged(LetheError):
@@ -128,6 +131,8 @@ class Attachment(Protocol):
 
     frozen_blocks: int
     """How many of the lowest decoder blocks compute the same with and without the adapter."""
+    compute_dtype: torch.dtype | None
+    """Precision of the arithmetic over float32 weights on a GPU; None leaves it to the weights."""
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """For torch.optim; parameters under an orthogonal parametrization are never decayed."""
@@ -162,10 +167,16 @@ class Policy:
     """The model under training as an objective sees it. One forward per micro-batch, shared by all roles."""
 
     def __init__(
-        self, model: nn.Module, pad_id: int, device: torch.device, reference: "Reference", prefix: FrozenPrefix | None
+        self,
+        model: nn.Module,
+        pad_id: int,
+        device: torch.device,
+        reference: Reference,
+        prefix: FrozenPrefix | None,
+        compute_dtype: torch.dtype | None,
     ) -> None:
         self._model, self._pad_id, self._device = model, pad_id, device
-        self._reference, self._prefix = reference, prefix
+        self._reference, self._prefix, self._compute_dtype = reference, prefix, compute_dtype
         self._answers: dict[str, Answers] = {}
         self.rows: Rows | None = None
 
@@ -180,7 +191,7 @@ class Policy:
         self.rows = Rows(last_prompt=padded.last_prompt, valid=padded.valid, role=role)
         keys = [(p.role, i) for p in parts for i in p.indices]
         below = self._prefix.replay(keys, padded.valid.shape[1]) if self._prefix else contextlib.nullcontext()
-        with below, autocast(self._device, self._model):
+        with below, autocast(self._device, self._compute_dtype):
             logits = forward(
                 self._model,
                 input_ids=padded.input_ids,
@@ -208,15 +219,17 @@ class Policy:
 
     def reference_logits(self, batch: TokenBatch) -> Tensor:
         """(N, V) logits of the frozen reference at the scored positions."""
-        return self._reference.logits(batch.role, batch.indices, self._device)
+        with autocast(self._device, self._compute_dtype):
+            return self._reference.logits(batch.role, batch.indices, self._device)
+
+    def clear(self) -> None:
+        """Let go of the last micro-batch: its logits are large."""
+        self._answers, self.rows = {}, None
 
 
-def autocast(device: torch.device, model: nn.Module) -> AbstractContextManager:
-    """bf16 arithmetic over float32 weights on GPUs that were asked for it; nothing on CPUs."""
-    dtype = getattr(model, "lethe_compute_dtype", None)
-    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
-        return torch.autocast("cuda", dtype=dtype)
-    return contextlib.nullcontext()
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Arithmetic in `dtype` over float32 weights on GPUs; nothing on CPUs or for None."""
+    return contextlib.nullcontext() if dtype is None or device.type != "cuda" else torch.autocast("cuda", dtype=dtype)
 
 
 @dataclass(kw_only=True)
@@ -259,10 +272,19 @@ def train(
     for role in roles:
         if not data.of(role):
             raise LetheError(f"the objective reads {role} examples, but the benchmark gives none")
+        for i, tokens in enumerate(data.of(role)):
+            if not tokens.labels:
+                raise LetheError(
+                    f"{role} example {i} has no answer token left after its prompt of {len(tokens.input_ids)} tokens; "
+                    "shorten its question or use --protocol strict"
+                )
     device = next(model.parameters()).device
-    loop = _Loop(objective, attachment, data, optimisation, roles, batch_tokens, pad_id, seed)
+    loop = _Loop(objective, attachment, data, optimisation, roles, batch_tokens, seed)
+    if any(p.dtype == torch.float16 for p in model.parameters()):
+        loop.scale = FLOAT16_SCALE
     started = time.perf_counter()
-    with attachment.off() if fresh else contextlib.nullcontext():
+    unedited = attachment.off() if fresh else contextlib.nullcontext()
+    with unedited, autocast(device, attachment.compute_dtype):  # as the policy will compute
         reference = Reference.ask(model, objective, loop.examples, data.of, pad_id, device, batch_tokens)
     prefix = None
     if attachment.frozen_blocks:
@@ -270,9 +292,11 @@ def train(
         with attachment.off():
             examples = {(role, i): data.of(role)[i] for role in roles for i in loop.examples(role)}
             prefix.record(examples, pad_id, device, batch_tokens)
-    policy = Policy(model, pad_id, device, reference, prefix)
+    policy = Policy(model, pad_id, device, reference, prefix, attachment.compute_dtype)
     groups = attachment.parameter_groups(optimisation.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=optimisation.lr, betas=(0.9, 0.999), eps=1e-8)
+    model.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     log = TrainLog()
     for step, indices in enumerate(loop.batches()):
         for group in optimizer.param_groups:
@@ -308,13 +332,14 @@ class _Loop:
         optimisation: Optimisation,
         roles: tuple[str, ...],
         batch_tokens: int,
-        pad_id: int,
         seed: int,
     ) -> None:
         self.objective, self.attachment, self.data, self.opt = objective, attachment, data, optimisation
         self.roles, self.batch_tokens, self.seed = roles, batch_tokens, seed
         self.steps = optimisation.steps(len(data.forget))
         self.tokens = 0
+        self.scale = 1.0
+        """What losses are multiplied with on their way through float16 activations, where small gradients vanish."""
 
     def batches(self) -> Iterator[list[tuple[int, int]]]:
         """Optimizer steps as lists of (forget index, retain index)."""
@@ -343,29 +368,43 @@ class _Loop:
         self, policy: Policy, optimizer: torch.optim.Optimizer, step: int, indices: list[tuple[int, int]]
     ) -> dict[str, float]:
         """Gradients of one whole step; smaller micro-batches and again when memory runs out."""
+        smallest = max(self._step_tokens([pair]) for pair in indices)
         while True:
-            try:
-                sums: dict[str, float] = {}
-                for batch in self._cut(indices):
-                    policy.run(batch, self.roles)
-                    totals: dict[int, int] = {1: len(indices), 0: len(indices)}
-                    rows = policy.rows
-                    assert rows is not None
-                    terms = self.attachment.terms(self.objective.loss(policy, batch), rows, totals, step)
-                    torch.stack(list(terms.values())).sum().backward()
-                    for name, value in terms.items():
-                        sums[name] = sums.get(name, 0.0) + value.item()
+            sums: dict[str, float] = {}
+            run = partial(self._accumulate, policy, step, indices, sums)
+            if not attempt(run, last=self.batch_tokens <= smallest):
+                self.batch_tokens = max(smallest, min(self.batch_tokens, self._step_tokens(indices)) // 2)
+                logger.warning("out of memory in step %d; again with %d tokens at a time", step + 1, self.batch_tokens)
+            elif self._unscale(optimizer):
                 self.tokens += sum(len(t.input_ids) for r in self.roles for t in self._of(r, indices))
                 return sums
-            except (RuntimeError, MemoryError) as error:
-                optimizer.zero_grad(set_to_none=True)
-                largest = max(sum(len(t.input_ids) for t in self._row(pair)) for pair in indices)
-                if not out_of_memory(error) or self.batch_tokens <= largest:
-                    raise
-                self.batch_tokens = max(largest, min(self.batch_tokens, self._step_tokens(indices)) // 2)
-                logger.warning("out of memory in step %d; again with %d tokens at a time", step + 1, self.batch_tokens)
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            optimizer.zero_grad(set_to_none=True)
+
+    def _accumulate(self, policy: Policy, step: int, indices: list[tuple[int, int]], sums: dict[str, float]) -> None:
+        totals = {1: len(indices), 0: len(indices)}
+        try:
+            for batch in self._cut(indices):
+                policy.clear()
+                policy.run(batch, self.roles)
+                assert policy.rows is not None
+                terms = self.attachment.terms(self.objective.loss(policy, batch), policy.rows, totals, step)
+                (torch.stack(list(terms.values())).sum() * self.scale).backward()
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value.item()
+        finally:
+            policy.clear()
+
+    def _unscale(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Take the scale out of the gradients; False when it overflowed and a smaller one is to be tried."""
+        if self.scale == 1:
+            return True
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not all(bool(g.isfinite().all()) for g in gradients):
+            self.scale /= 16
+            return False
+        for gradient in gradients:
+            gradient /= self.scale
+        return True
 
     def _row(self, pair: tuple[int, int]) -> list[Tokens]:
         return [self._of(role, [pair])[0] for role in self.roles]

@@ -26,6 +26,12 @@ class Attached(ABC):
     """An adapter on one model. Implements `bench.train.Attachment`; `detach` gives the model back bit for bit."""
 
     frozen_blocks: int = 0
+    compute_dtype: torch.dtype | None = None
+
+    def start(self) -> None:
+        """Called before every training run: the first, and those that go on from it."""
+        for p in self.trainable().values():
+            p.requires_grad_(True)
 
     @abstractmethod
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -33,7 +39,7 @@ class Attached(ABC):
 
     @abstractmethod
     def detach(self) -> None:
-        """Restore the model as it was before, to the last bit."""
+        """Restore the model as it was before, to the last bit. Once more changes nothing."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -205,6 +211,7 @@ class GradientMethod(ABC):
             earlier.attached.detach()  # a new module is trained alone, on the frozen model
         attached = earlier.attached if earlier is not None and not fresh else self.adapter.attach(loaded.model, seed)
         try:
+            attached.start()
             log = train(
                 loaded.model,
                 self,
@@ -249,7 +256,7 @@ def training_set(encoder: Encoder, benchmark: Benchmark, seed: int, *, refusals:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Module initialisation from a seed, without touching the global generator."""
+    """Module initialisation on the CPU from a seed, leaving every global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
         yield

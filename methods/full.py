@@ -33,27 +33,29 @@ class FullWeights(Attached):
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._original = {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters()}
-        self._dtype = next(model.parameters()).dtype
-        model.lethe_compute_dtype = self._dtype  # type: ignore[assignment]
-        for p in model.parameters():
+        # float16 has too few exponents for autocast without loss scaling: such a model trains in float32.
+        is_bf16 = any(p.dtype == torch.bfloat16 for p in self._original.values())
+        self.compute_dtype = torch.bfloat16 if is_bf16 else None
+
+    def start(self) -> None:
+        for p in self._model.parameters():
             p.data = p.data.float()
             p.requires_grad_(True)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        return dict(self._model.named_parameters())
+        return dict(self._model.named_parameters())  # tied weights once
 
     def finish(self) -> None:
-        for p in self._model.parameters():
-            p.data = p.data.to(self._dtype)
+        for name, p in self._model.named_parameters():
             p.grad = None
+            p.data = p.data.to(self._original[name].dtype)
             p.requires_grad_(False)
 
     def detach(self) -> None:
-        with torch.no_grad():
-            for name, p in self._model.named_parameters():
-                p.data = self._original[name].to(p.device)
-                p.grad = None
-                p.requires_grad_(False)
+        for name, p in self._model.named_parameters():
+            p.grad = None
+            p.data = self._original[name].to(p.device, copy=True)
+            p.requires_grad_(False)
 
     def save(self, folder: Path) -> None:
         self._model.save_pretrained(folder)  # type: ignore[operator]

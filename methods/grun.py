@@ -4,6 +4,9 @@ Ren et al., 2025, "A General Framework to Enhance Fine-tuning-based LLM Unlearni
 (ACL Findings 2025). A wrapper: it gives every objective other numbers to move, and adds a loss for the gates.
 """
 
+import contextlib
+import copy
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,13 +100,27 @@ def resolve_layers(layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...
     """The blocks to edit in a model of `depth` blocks; None scales the authors' depths, dropping repeats.
 
     >>> resolve_layers(None, 32), resolve_layers(None, 16), resolve_layers(None, 4)
-    ((20, 25, 31), (10, 12, 15), (2, 3))
+    ((20, 25, 31), (9, 12, 15), (2, 3))
     """
     if layers is None:
         return tuple(sorted({min(depth, max(1, round((d + 1) * depth / 32))) - 1 for d in DEPTHS}))
     if any(not 0 <= layer < depth for layer in layers) or not layers:
         raise LetheError(f"layers must be within 0..{depth - 1} for this model, got {layers}")
     return tuple(sorted(layers))
+
+
+def gate_loss(logits: Tensor, owner: Tensor, role: Tensor) -> Tensor:
+    """One value per row: the mean binary cross-entropy of its gates, which should say 1 on forget rows, 0 on retain.
+
+    Args:
+        logits: (M,) before the sigmoid.
+        owner: (M,) the row of each.
+        role: (B,) 1 or 0; rows of -1 get a value that nobody should use.
+    """
+    target = role.clamp(min=0).float()[owner]
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    count = torch.zeros(len(role), device=loss.device).index_add(0, owner, torch.ones_like(loss))
+    return torch.zeros_like(count).index_add(0, owner, loss) / count
 
 
 class GatedEdits(Attached):
@@ -115,8 +132,8 @@ class GatedEdits(Attached):
         self.modules, self.factor = modules, factor
         self._model, self._config = model, config
         self._on = True
-        self._gate_losses: list[Tensor] = []  # (B,) per layer: mean binary cross-entropy of a row's gates
-        self.gate_values: dict[str, float] = {}
+        self._gate_losses: dict[tuple[int, int], Tensor] = {}
+        """By (layer, module), of the last forward: (B,) mean binary cross-entropy of a row's gates."""
         layers = sorted({layer for m in modules for layer in m})
         self.frozen_blocks = layers[0] + 1
         blocks = decoder_blocks(model)
@@ -169,23 +186,15 @@ class GatedEdits(Attached):
             delta = torch.sigmoid(logits)[:, None] * module.delta(selected)
             change = delta if change is None else change + delta
             if rows.role is not None:
-                self._observe(logits, owner, rows)
+                self._gate_losses[layer, i] = gate_loss(logits, owner, rows.role)
         assert change is not None
         result = hidden.clone()
         result[chosen] = (selected.float() + self.factor * change).to(hidden.dtype)
         return result
 
-    def _observe(self, logits: Tensor, owner: Tensor, rows: Rows) -> None:
-        """Keep the gate loss of every row: one value per example and layer, a mean over its gated tokens."""
-        assert rows.role is not None
-        target = rows.role.clamp(min=0).float()[owner]
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        count = torch.zeros(len(rows.role), device=loss.device).index_add(0, owner, torch.ones_like(loss))
-        self._gate_losses.append(torch.zeros_like(count).index_add(0, owner, loss) / count)
-
     def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
         """The objective's terms, warmed up, and the gate loss: a mean over layers and all examples of the step."""
-        losses, self._gate_losses = self._gate_losses, []
+        losses, self._gate_losses = list(self._gate_losses.values()), {}
         if self._config.gate_warmup:
             scale = min(step / (self._config.gate_warmup * len(losses)), 1.0)
             terms = {name: scale * value for name, value in terms.items()}
@@ -223,7 +232,9 @@ class GatedEdits(Attached):
         folder.mkdir(parents=True, exist_ok=True)
         path, width = decoder_blocks_path(self._model), hidden_size(self._model)
         for i, modules in enumerate(self.modules):
-            intervenable(self._model, path, width, modules).save(str(folder / f"module_{i}"))
+            on_cpu = {layer: copy.deepcopy(module).cpu() for layer, module in modules.items()}  # loads on any machine
+            with contextlib.redirect_stdout(io.StringIO()):  # pyvene tells of every folder
+                intervenable(self._model, path, width, on_cpu).save(str(folder / f"module_{i}"))
         facts = {"position": self._config.position, "factor": self.factor, "modules": len(self.modules)}
         (folder / "grun.json").write_text(json.dumps(facts, indent=2) + "\n")
 
@@ -234,20 +245,19 @@ def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
     Raises:
         LetheError: the folder is not complete.
     """
-    from methods.interventions import GatedLoReFT, pyvene, register
+    from methods.interventions import read_interventions
 
     try:
         facts = json.loads((folder / "grun.json").read_text())
-        register(model, decoder_blocks_path(model), hidden_size(model))
+        device = next(model.parameters()).device
+        path, width = decoder_blocks_path(model), hidden_size(model)
         sets: list[dict[int, GatedLoReFT]] = []
         for i in range(facts["modules"]):
-            loaded = pyvene.IntervenableModel.load(str(folder / f"module_{i}"), model)
-            representations = loaded.representations
-            sets.append({representations[key].layer: module for key, module in loaded.interventions.items()})  # type: ignore[arg-type, misc]
-    except (OSError, KeyError, ValueError) as error:
-        raise LetheError(f"{folder} holds no complete GRUN adapter ({error}); save it again") from error
-    device = next(model.parameters()).device
-    for modules in sets:
-        for module in modules.values():
-            module.to(device)
-    return GatedEdits(model, GRUN(position=facts["position"]), sets, factor=facts["factor"])
+            with seeded(0):  # pyvene initialises every module before it reads it
+                modules = read_interventions(folder / f"module_{i}", model, path, width)
+            sets.append({layer: module.to(device) for layer, module in modules.items()})
+        config = GRUN(position=facts["position"])
+        return GatedEdits(model, config, sets, factor=facts["factor"])
+    except (OSError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, for damaged or other files
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LetheError(f"{folder} holds no complete GRUN adapter for this model ({first}); save it again") from error

@@ -5,6 +5,8 @@ Importing this module imports pyvene, which takes seconds; only an attached GRUN
 
 import contextlib
 import io
+import logging
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -43,13 +45,25 @@ class GatedLoReFT(
     """
 
     def __init__(self, *, embed_dim: int, low_rank_dimension: int = 4, gate: Gate = "linear", **kwargs: object) -> None:
-        super().__init__(embed_dim=int(embed_dim), **kwargs)
+        # keep_last_dim: where several positions are edited, pyvene would join them into one long vector.
+        super().__init__(**{**kwargs, "embed_dim": int(embed_dim), "keep_last_dim": True})
         width = int(embed_dim)
         self.rotate_layer = nn.Linear(low_rank_dimension, width, bias=False)  # weight (D, R): R transposed
         nn.init.orthogonal_(self.rotate_layer.weight)
         parametrize.register_parametrization(self.rotate_layer, "weight", ThinQR())
         self.learned_source = nn.Linear(width, low_rank_dimension)  # W, b
         self.gate = build_gate(width, gate)
+        self._evaluated: tuple[tuple[int, int], Tensor] | None = None
+
+    def rotation(self) -> Tensor:
+        """(D, R) with orthonormal columns; where nothing is trained it is computed once, not at every call."""
+        if torch.is_grad_enabled():
+            return self.rotate_layer.weight
+        matrix: Tensor = self.rotate_layer.parametrizations.weight.original  # type: ignore[assignment, union-attr]
+        state = (matrix.data_ptr(), matrix._version)  # moves with every step and every load
+        if self._evaluated is None or self._evaluated[0] != state:
+            self._evaluated = state, self.rotate_layer.weight
+        return self._evaluated[1]
 
     def gate_logits(self, h: Tensor) -> Tensor:
         """(..., D) -> (...) before the sigmoid."""
@@ -58,7 +72,7 @@ class GatedLoReFT(
     def delta(self, h: Tensor) -> Tensor:
         """(..., D) -> (..., D) float32: R^T (W h + b - R h)."""
         h = h.float()
-        rotation = self.rotate_layer.weight  # (D, R), orthonormal columns
+        rotation = self.rotation()
         return (self.learned_source(h) - h @ rotation) @ rotation.T
 
     def forward(self, base: Tensor, source: None = None, subspaces: None = None, **_: object) -> Tensor:
@@ -67,12 +81,11 @@ class GatedLoReFT(
         return (base.float() + gate[..., None] * self.delta(base)).to(base.dtype)
 
     def load_state_dict(self, state_dict: dict, strict: bool = True, assign: bool = False) -> object:
-        """Rank and kind of gate follow the state, because pyvene's loader knows neither."""
-        rank, width = state_dict["learned_source.weight"].shape
+        """The kind of gate follows the state, because pyvene's format does not tell it."""
         kind: Gate = "mlp_3" if "gate.4.weight" in state_dict else "linear"
-        if rank != self.learned_source.out_features or type(self.gate) is not type(build_gate(1, kind)):
-            fresh = GatedLoReFT(embed_dim=width, low_rank_dimension=rank, gate=kind)
-            self.rotate_layer, self.learned_source, self.gate = fresh.rotate_layer, fresh.learned_source, fresh.gate
+        if isinstance(self.gate, nn.Linear) != (kind == "linear"):
+            weight = self.learned_source.weight
+            self.gate = build_gate(self.learned_source.in_features, kind).to(weight.device)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
@@ -95,12 +108,42 @@ def intervenable(model: nn.Module, path: str, width: int, layers: dict[int, Gate
     """
     register(model, path, width)
     representations = [
-        pyvene.RepresentationConfig(layer=layer, component="block_output", low_rank_dimension=None, intervention=module)
+        pyvene.RepresentationConfig(
+            layer=layer,
+            component="block_output",
+            low_rank_dimension=module.learned_source.out_features,
+            intervention=module,
+        )
         for layer, module in sorted(layers.items())
     ]
     config = pyvene.IntervenableConfig(representations=representations)
     config.intervention_types = [GatedLoReFT] * len(representations)
     return pyvene.IntervenableModel(config, model)
+
+
+def read_interventions(folder: Path, model: nn.Module, path: str, width: int) -> dict[int, GatedLoReFT]:
+    """What `intervenable(...).save` wrote, by layer.
+
+    Raises:
+        OSError, KeyError, ValueError, RuntimeError: the folder is not complete, or belongs to another model.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")  # pyvene would ask the hub
+    register(model, path, width)
+    root, quiet = logging.getLogger(), logging.NullHandler()
+    root.addHandler(quiet)  # pyvene warns on the root logger, which would set it up
+    try:
+        loaded = pyvene.IntervenableModel.load(str(folder), model)
+    finally:
+        root.removeHandler(quiet)
+    modules: dict[int, GatedLoReFT] = {}
+    for key, module in loaded.interventions.items():
+        if not isinstance(module, GatedLoReFT):
+            raise ValueError(f"{key} is a {type(module).__name__}, not a gated edit")
+        if module.learned_source.in_features != width:
+            raise ValueError(f"it was trained on a width of {module.learned_source.in_features}, the model has {width}")
+        modules[int(loaded.representations[key].layer)] = module
+    return modules
 
 
 def register(model: nn.Module, path: str, width: int) -> None:

@@ -1,5 +1,6 @@
 """LoRA: low-rank adaptation of every linear layer but the head. Hu et al., 2021, https://arxiv.org/abs/2106.09685."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ class LoRALayers(Attached):
         settings = LoraConfig(
             r=config.r, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
         )
-        with seeded(seed):
+        with seeded(seed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)  # peft then sets it right
+            warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
             self._peft: PeftModel = get_peft_model(model, settings, autocast_adapter_dtype=True)  # type: ignore[arg-type]
         for p in self.trainable().values():
             p.data = p.data.float()
@@ -64,7 +67,10 @@ class LoRALayers(Attached):
             yield
 
     def detach(self) -> None:
-        self._peft.unload()
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        if any(isinstance(m, BaseTunerLayer) for m in self._model.modules()):
+            self._peft.unload()
         self._model.requires_grad_(False)
 
     def save(self, folder: Path) -> None:

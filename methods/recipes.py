@@ -81,8 +81,9 @@ def configure(name: MethodName, sets: Mapping[str, Mapping[str, str]], *, mini: 
     found = next((key for key in (name.label, *position, name.base) if key in recipes), None)
     if mini and found is not None:
         method = with_fields(method, recipes[found], where=name.label)
-        trials = mini_recipes()["search"]
-        origin = f"mini recipe {found!r}: {trials['trials']} trials on mini worlds of seeds {' and '.join(map(str, trials['world_seeds']))}"
+        search = mini_recipes()["search"]
+        worlds = " and ".join(map(str, search["world_seeds"]))
+        origin = f"mini recipe {found!r}: {search['trials']} trials on mini worlds of seeds {worlds}"
     for where, fields in (("--set", sets.get(name.base, {})), ("name", dict(name.fields))):
         if fields:
             method = with_fields(method, fields, where=name.base)

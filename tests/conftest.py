@@ -4,9 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.toy_runs import Toys
 
 # Set before anything imports transformers, datasets or torch: all of them read the environment at import.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -43,3 +47,16 @@ def real_data() -> Path:
         where = f"LETHE_TEST_DATA={given}" if given else "LETHE_TEST_DATA is not set and ../shared/data"
         pytest.skip(f"no real benchmark files: {where} is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> "Toys":
+    """Data and random checkpoints for whole runs of the command."""
+    from tests.toy_runs import Toys, save_model, write_data
+
+    root = tmp_path_factory.mktemp("toys")
+    return Toys(
+        data=write_data(root / "data"),
+        original=save_model(root / "original"),
+        retrained=save_model(root / "retrained", seed=1),
+    )

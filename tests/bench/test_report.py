@@ -65,7 +65,7 @@ def cell(
     full.setdefault("protocol", "strict")
     if metrics is None:
         return Record(cell_id=cell_id, spec=full, status="failed", error=error)
-    record = {"train_seconds": train_seconds, "trainable_parameters": 1000}
+    record = {"train_seconds": train_seconds, "trainable_parameters": 1000, "device": "x86_64 CPU, 1 threads"}
     return Record(cell_id=cell_id, spec=full, record=record, metrics={"tofu": metrics})
 
 
@@ -95,7 +95,7 @@ def example_records() -> list[Record]:
 
 def written(records: Sequence[Record], out: Path, methods: Sequence[str] = ()) -> dict[str, str]:
     paths = write_reports(records, out, methods=methods)
-    assert [path.name for path in paths] == ["metrics.csv", "leaderboard.csv", "leaderboard.tex"]
+    assert [path.name for path in paths] == ["metrics.csv", "leaderboard.csv", "leaderboard.tex", "costs.csv"]
     return {path.name: path.read_bytes().decode() for path in paths}
 
 
@@ -106,7 +106,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 # --- the files as they are
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "leaderboard.csv", "leaderboard.tex"])
+@pytest.mark.parametrize("name", ["metrics.csv", "leaderboard.csv", "leaderboard.tex", "costs.csv"])
 def test_the_files_are_the_golden_ones(tmp_path: Path, name: str) -> None:
     text = written(example_records(), tmp_path, METHODS)[name]
     if os.environ.get("LETHE_WRITE_GOLDEN"):
@@ -169,7 +169,6 @@ def test_a_row_is_the_mean_over_seeds_with_the_deviation(tmp_path: Path) -> None
     assert (row["seeds"], row["forget_quality"], row["forget_ks_d"]) == ("2", "0.3", "0.2")
     # sd of {0.5, 0.1} = sqrt(2 * 0.2^2 / 1) = 0.2828
     assert float(row["forget_quality_sd"]) == pytest.approx(0.2 * math.sqrt(2))
-    assert row["trainable_parameters"] == "1000"
 
 
 def test_a_single_seed_has_no_deviation_columns(tmp_path: Path) -> None:
@@ -187,16 +186,29 @@ def test_a_failed_cell_is_a_row_with_empty_values(tmp_path: Path) -> None:
     rows = rows_of(written([cell("npo", figures(0.5)), cell("ga")], tmp_path)["leaderboard.csv"])
     failed = rows[1]
     assert (failed["method"], failed["seeds"], failed["failed"]) == ("ga", "0", "1")
-    assert failed["forget_quality"] == failed["train_seconds"] == failed["trainable_parameters"] == ""
+    assert failed["forget_quality"] == ""
 
 
-def test_headline_columns_come_first_then_the_rest_then_cost(tmp_path: Path) -> None:
+def test_what_a_machine_took_stands_in_costs_alone(tmp_path: Path) -> None:
+    slow, fast = (written([cell("npo", figures(0.5), train_seconds=s)], tmp_path) for s in (9.0, 0.25))
+    assert {name for name in slow if slow[name] != fast[name]} == {"costs.csv"}
+    (row,) = rows_of(fast["costs.csv"])
+    assert (row["method"], row["seed"], row["train_seconds"], row["trainable_parameters"]) == (
+        "npo",
+        "0",
+        "0.25",
+        "1000",
+    )
+    assert row["eval_seconds"] == ""  # not in the record
+
+
+def test_headline_columns_come_first_then_the_rest(tmp_path: Path) -> None:
     metrics = [Metric(name=name, value=0.5) for name in ("other", *reversed(HEADLINE))]
     text = written([cell("npo", metrics)], tmp_path)["leaderboard.csv"]
     assert text.splitlines()[0].split(",") == [
         *("method", "benchmark", "model", "protocol", "seeds", "failed"),
         *HEADLINE,
-        *("other", "train_seconds", "trainable_parameters"),
+        "other",
     ]
 
 

@@ -1,0 +1,120 @@
+"""The models of a command line: which one unlearns, which one is the gold standard, and what tells them apart."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cache import file_sha256
+from bench.errors import LetheError
+from bench.mini.build import NotMade, mini_models, world
+from bench.models import out_of_memory
+from bench.options import MINI, Options
+from bench.progress import Reporter
+from bench.spec import hash_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model by path or hub id, or a published log that stands for one."""
+
+    name: str
+    hash: str
+    """Of its content, or the hub revision; empty for a mini model that is still to be trained."""
+    is_log: bool = False
+
+    @property
+    def label(self) -> str:
+        """What records call it: a hub id as it is, of a path the last folder; no record depends on a machine."""
+        path = Path(self.name)
+        return path.resolve().name if path.exists() else self.name
+
+
+def data_root(options: Options) -> Path | None:
+    """The folder with the benchmark files; None for the hub."""
+    if options.data == MINI or (options.data is None and options.model == MINI):
+        return world(options.cache_dir)
+    if options.data is None:
+        unreachable()
+        return None
+    root = Path(options.data)
+    if not root.is_dir():
+        raise LetheError(
+            f"--data {options.data!r} is no folder; give one that holds tofu/forget10.json and its siblings"
+        )
+    return root
+
+
+def checkpoints(
+    options: Options, root: Path | None, benchmark: str, progress: Reporter
+) -> tuple[Checkpoint, Checkpoint | None]:
+    """The model to unlearn from and the gold standard of this split; None where there is none."""
+    if options.model == MINI:
+        assert root is not None
+        try:
+            models = mini_models(
+                root, benchmark, options.cache_dir, progress=progress.passing, train=not options.dry_run
+            )
+        except NotMade:
+            return Checkpoint("mini original", ""), Checkpoint("mini retrained", "")
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise LetheError("out of memory while the mini models were made; close other programs") from error
+        return find(str(models.original), options), find(str(models.retrained), options)
+    return find(options.model, options), _retrained(options)
+
+
+def _retrained(options: Options) -> Checkpoint | None:
+    if options.retrained is None:
+        return None
+    path = Path(options.retrained)
+    if path.is_file():
+        return Checkpoint(str(path), file_sha256(path), is_log=True)
+    if path.suffix == ".json":
+        raise LetheError(f"--retrained {options.retrained!r} does not exist; give a published log or a model")
+    return find(options.retrained, options)
+
+
+def find(name: str, options: Options) -> Checkpoint:
+    """A folder with the hash of what is in it, or a hub repository with its revision."""
+    if Path(name).is_dir():
+        return Checkpoint(name, hash_folder(Path(name)))
+    if Path(name).exists():
+        raise LetheError(f"model {name!r} is a file; give the folder that save_pretrained wrote, or a hub id")
+    from transformers import AutoConfig
+
+    offline = unreachable()
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=options.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = offline or (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LetheError(
+            f"model {name!r} is neither a folder nor a hub repository that can be reached ({reason}); "
+            "check the spelling, the network, or your access to it"
+        ) from error
+    return Checkpoint(name, getattr(config, "_commit_hash", None) or "unknown")
+
+
+@functools.cache
+def unreachable() -> str:
+    """Why the hub cannot be reached, or nothing. Asked once: the libraries would try again for half a minute a file."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception as error:
+        # The library underneath, whose errors these are, changes with the hub's versions.
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in (
+            "httpx",
+            "httpx2",
+            "requests",
+        ):
+            raise
+        import datasets.config
+
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # what is cached will do
+        return f"the hub cannot be reached: {error}"
+    return ""

@@ -1,0 +1,85 @@
+"""The command line is read whole, and what no run could use is refused at once."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench.errors import LetheError
+from bench.options import Options, parse, parser
+from bench.spec import MethodName
+
+
+def test_without_arguments_the_mini_world_is_run() -> None:
+    options = parse([])
+    assert [m.label for m in options.methods] == ["grun_npo", "npo"]
+    assert options.benchmarks == ["tofu/forget10"]
+    assert (options.model, options.data, options.retrained, options.seeds) == ("mini", None, None, 1)
+    assert (options.protocol, options.template, options.limit, options.out) == ("strict", "auto", None, Path("out"))
+    assert not (options.sequential or options.fresh or options.list or options.dry_run or options.verbose)
+    assert not options.trust_remote_code
+
+
+def test_every_option_arrives(tmp_path: Path) -> None:
+    template = tmp_path / "t.txt"
+    template.write_text("{question}{answer}")
+    options = parse(
+        [
+            *(
+                "--methods",
+                "npo,grun_npo[rank=2]",
+                "--benchmarks",
+                "tofu/forget01, tofu/forget01",
+                "--model",
+                "some/model",
+            ),
+            *("--retrained", "gold", "--data", "folder", "--seeds", "3", "--set", "npo.beta=1", "--set", "npo.lr=2"),
+            *("--out", "there", "--protocol", "openunlearning", "--template", str(template), "--limit", "7"),
+            *("--device", "cpu", "--dtype", "bfloat16", "--batch-tokens", "9", "--cache-dir", "~/x", "--fresh"),
+            *("--list", "--dry-run", "-v", "--trust-remote-code"),
+        ]
+    )
+    assert options == Options(
+        methods=[MethodName("npo"), MethodName("grun_npo", (("rank", "2"),))],
+        benchmarks=["tofu/forget01"],
+        sequential=False,
+        model="some/model",
+        retrained="gold",
+        data="folder",
+        seeds=3,
+        sets={"npo": {"beta": "1", "lr": "2"}},
+        out=Path("there"),
+        protocol="openunlearning",
+        template=str(template),
+        limit=7,
+        device="cpu",
+        dtype="bfloat16",
+        batch_tokens=9,
+        cache_dir=Path.home() / "x",
+        fresh=True,
+        list=True,
+        dry_run=True,
+        verbose=True,
+        trust_remote_code=True,
+    )
+
+
+def test_the_help_names_every_option() -> None:
+    text = parser().format_help()
+    for field in dataclasses.fields(Options):
+        option = {"sets": "--set"}.get(field.name, f"--{field.name.replace('_', '-')}")
+        assert option in text
+    assert "--resume" in text and "report OUT" in text
+
+
+def test_resume_and_fresh_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(["--resume", "--fresh"])
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["seeds", "limit", "batch-tokens"])
+def test_counts_are_positive(name: str) -> None:
+    with pytest.raises(LetheError, match=f"--{name} must be at least 1, got 0"):
+        parse([f"--{name}", "0"])

@@ -1,0 +1,97 @@
+"""Which rows a request trains on and is judged on, alone and in a chain."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench.data.types import QA
+from bench.errors import LetheError
+from bench.options import Options, parse
+from bench.requests import chains
+from tests.toy_runs import question, write_data
+
+
+def options(*arguments: str) -> Options:
+    return parse(["--model", "some/model", *arguments])
+
+
+def numbers(rows: tuple[QA, ...]) -> list[int]:
+    return [next(n for n in range(50) if question(n) == qa.question) for qa in rows]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_data(tmp_path)
+
+
+def test_without_a_chain_every_benchmark_is_a_request_of_its_own(root: Path) -> None:
+    found = chains(options("--benchmarks", "tofu/forget01,tofu/forget05"), root)
+    assert [[request.title for request in chain] for chain in found] == [["tofu/forget01"], ["tofu/forget05"]]
+    (request,) = found[1]
+    assert request.trained is request.judged
+    assert numbers(request.trained.forget) == [2, 3, 4, 5]
+    assert (request.data_hash, request.note) == (request.judged.fingerprint, "")
+
+
+def test_a_chain_trains_on_what_is_new_and_is_judged_on_everything_so_far(root: Path) -> None:
+    (chain,) = chains(options("--benchmarks", "tofu/forget01,tofu/forget05,tofu/forget10", "--sequential"), root)
+    assert [numbers(request.trained.forget) for request in chain] == [[4, 5], [2, 3], [0, 1]]
+    judged = [numbers(request.judged.eval_sets["forget"]) for request in chain]
+    assert judged == [[4, 5], [2, 3, 4, 5], [0, 1, 2, 3, 4, 5]]
+    for request in chain:  # nothing that a later request forgets is practised before
+        assert numbers(request.trained.retain) == list(range(6, 18))
+        assert not set(numbers(request.trained.retain)) & set(range(6))
+    assert chain[2].title == "tofu/forget01>tofu/forget05>tofu/forget10"
+    assert chain[0].note == "one of successive requests"
+
+
+def test_a_stage_depends_on_every_request_before_it_and_on_the_last_split(root: Path) -> None:
+    def hashes(benchmarks: str) -> list[str]:
+        return [r.data_hash for r in chains(options("--benchmarks", benchmarks, "--sequential"), root)[0]]
+
+    alone = {r.data_hash for (r,) in chains(options("--benchmarks", "tofu/forget01,tofu/forget05,tofu/forget10"), root)}
+    three, two = hashes("tofu/forget01,tofu/forget05,tofu/forget10"), hashes("tofu/forget01,tofu/forget05")
+    skipping = hashes("tofu/forget01,tofu/forget10")
+    assert skipping[0] == three[0]  # the same rows, with the same last split: the same training
+    everything = [*alone, *three, *two, skipping[1]]
+    assert len(set(everything)) == len(everything)
+
+
+def test_with_a_limit_a_chain_takes_the_first_new_rows_of_each_request(root: Path) -> None:
+    arguments = ("--benchmarks", "tofu/forget01,tofu/forget05,tofu/forget10", "--sequential", "--limit", "1")
+    (chain,) = chains(options(*arguments), root)
+    assert [numbers(request.trained.forget) for request in chain] == [[4], [2], [0]]
+    assert [numbers(request.judged.forget) for request in chain] == [[4], [2, 4], [0, 2, 4]]
+    assert [numbers(request.judged.eval_sets["forget"]) for request in chain] == [[4], [2, 4], [0, 2, 4]]
+    assert [len(request.judged.eval_sets["world_facts"]) for request in chain] == [1, 1, 1]
+    assert len({request.judged.fingerprint for request in chain}) == 3
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "said"),
+    [
+        ("tofu/forget05,tofu/forget01", "tofu/forget01 lacks 2 rows of tofu/forget05; order them from small to large"),
+        ("tofu/forget10,tofu/forget05", "lacks 2 rows"),
+    ],
+)
+def test_a_chain_that_grows_smaller_is_refused(benchmarks: str, said: str, root: Path) -> None:
+    with pytest.raises(LetheError, match=said):
+        chains(options("--benchmarks", benchmarks, "--sequential"), root)
+
+
+def test_a_request_for_nothing_new_is_refused(root: Path) -> None:
+    for name in ("forget05", "forget05_perturbed"):
+        (root / f"tofu/{name}.json").write_text((root / f"tofu/{name.replace('05', '01')}.json").read_text())
+    with pytest.raises(LetheError, match=r"tofu/forget05 asks to forget nothing that tofu/forget01 did not"):
+        chains(options("--benchmarks", "tofu/forget01,tofu/forget05", "--sequential"), root)
+
+
+def test_the_mini_model_keeps_of_real_files_what_it_knows_and_the_cell_says_so(root: Path) -> None:
+    mini = dataclasses.replace(options("--benchmarks", "tofu/forget10"), model="mini")
+    ((request,),) = chains(mini, root)
+    assert numbers(request.trained.retain) == [6, 7, 8, 9]  # retain_perturbed
+    assert "retain_perturbed" in request.note
+    (root / "corpus").mkdir()  # a mini world, all of which it has read
+    ((request,),) = chains(mini, root)
+    assert len(request.trained.retain) == 12 and request.note == ""

@@ -1,0 +1,246 @@
+"""What evaluators ask: the same numbers whatever the order, the batches and the sharing, and nothing asked twice."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+import bench.scorer
+from bench.data.tokenize import Encoder
+from bench.errors import LetheError
+from bench.forward import Rows, forward, pad
+from bench.scorer import AnswerRecord, Scorer
+from tests.helpers import ARCHITECTURES, attach, tiny, toy_encoder, toy_pairs, toy_tokenizer
+
+
+def close(ours: list[AnswerRecord], theirs: list[AnswerRecord], tolerance: float = 1e-5) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.label_ids, a.match, a.ends_with_stop) == (b.label_ids, b.match, b.ends_with_stop)
+        for name in ("logp", "mean_logp", "var_logp"):
+            assert getattr(a, name) == pytest.approx(getattr(b, name), abs=tolerance, rel=tolerance)
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[torch.Size]]:
+    """The shapes of the input ids of every call of the model."""
+    shapes: list[torch.Size] = []
+    handle = model.register_forward_pre_hook(
+        lambda _, __, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return tiny()
+
+
+def test_records_are_those_of_transformers_one_pair_at_a_time(model: nn.Module) -> None:
+    encoder = toy_encoder()
+    pairs = toy_pairs()
+    for (question, answer), record in zip(pairs, Scorer(model, encoder).answers(pairs), strict=True):
+        tokens = encoder.pair(question, answer)
+        with torch.no_grad():
+            logp = model(input_ids=torch.tensor([tokens.input_ids])).logits[0].log_softmax(-1)
+        at = logp[tokens.label_start - 1 : -1]
+        expected = at[range(len(tokens.labels)), list(tokens.labels)]
+        assert record.logp == pytest.approx(expected.tolist(), abs=1e-5)
+        assert record.match == tuple((at.argmax(-1) == torch.tensor(tokens.labels)).tolist())
+        assert record.mean_logp == pytest.approx((at.exp() * at).sum(-1).tolist(), abs=1e-5)
+        assert record.label_ids == tokens.labels
+        assert record.ends_with_stop
+        assert record.nll == pytest.approx(-expected.mean().item(), abs=1e-5)
+        assert record.prob == pytest.approx(expected.mean().exp().item(), rel=1e-5)
+
+
+def test_order_budget_and_repeats_change_nothing(model: nn.Module) -> None:
+    pairs = toy_pairs()
+    plain = Scorer(model, toy_encoder()).answers(pairs)
+    for budget in (1, 60, 300):
+        close(Scorer(model, toy_encoder(), batch_tokens=budget).answers(pairs), plain)
+    close(Scorer(model, toy_encoder()).answers(pairs[::-1])[::-1], plain)
+    twice = Scorer(model, toy_encoder())
+    close(twice.answers([*pairs, *pairs[:5]]), [*plain, *plain[:5]])
+    assert twice.counts.pairs == len(set(pairs))
+    with counted(model) as calls:
+        close(twice.answers(pairs), plain)  # a second evaluator asks for the same
+    assert calls == []
+
+
+def test_one_forward_per_distinct_pair_counted_at_the_model(model: nn.Module) -> None:
+    pairs = [*toy_pairs(), *toy_pairs()]
+    distinct = set(pairs)
+    scorer = Scorer(model, toy_encoder(), batch_tokens=200, share_prompts=False)
+    with counted(model) as calls:
+        scorer.answers(pairs)
+    assert sum(rows for rows, _ in calls) == len(distinct) == scorer.counts.pairs
+    assert all(rows * width <= 200 for rows, width in calls)
+
+
+def test_a_prompt_is_encoded_once_for_all_its_completions(model: nn.Module) -> None:
+    scorer = Scorer(model, toy_encoder())
+    with counted(model) as calls:
+        scorer.answers(toy_pairs())
+    # six questions with one answer each, three shared prompts, and what follows these
+    tails = scorer.counts.pairs - 6
+    assert sum(rows for rows, _ in calls) == 6 + 3 + tails
+    assert scorer.counts.prompts == 3
+    encoder = toy_encoder()
+    by_prompt: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for q, a in toy_pairs():
+        tokens = encoder.pair(q, a)
+        by_prompt.setdefault(encoder.prompt(q), set()).add(tokens.labels)
+    # a whole sequence each, but a shared prompt counts once, and its completions' last tokens are never an input
+    expected = sum(
+        len(p) + sum(len(a) - 1 for a in answers) if len(answers) > 1 else len(p) + len(next(iter(answers)))
+        for p, answers in by_prompt.items()
+    )
+    assert scorer.counts.tokens == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("adapter", ["none", "last_prompt", "answer", "all"])
+def test_sharing_prompts_equals_whole_forwards(architecture: str, adapter: str) -> None:
+    model = tiny(architecture)
+    plain = Scorer(model, toy_encoder(), share_prompts=False).answers(toy_pairs())
+    attached = attach(model, adapter)
+    whole = Scorer(model, toy_encoder(), share_prompts=False).answers(toy_pairs())
+    shared = Scorer(model, toy_encoder(), batch_tokens=150).answers(toy_pairs())
+    close(shared, whole)
+    if attached is not None:
+        assert max(abs(a.logp[0] - b.logp[0]) for a, b in zip(plain, whole, strict=True)) > 0.05  # it does something
+        attached.detach()
+        close(Scorer(model, toy_encoder(), share_prompts=False).answers(toy_pairs()), plain, 0.0)
+
+
+def test_hidden_positions_are_hidden_when_prompts_are_shared_too(model: nn.Module) -> None:
+    # A chat whose end-of-turn token is also the pad token: openunlearning's attention never sees it.
+    tokenizer = toy_tokenizer("chat")
+    before = tokenizer.pad_token
+    try:
+        tokenizer.pad_token = "<|end|>"
+        encoder = Encoder(tokenizer, protocol="openunlearning")
+        assert encoder.hidden(encoder.prompt("Who?")) != ()
+        whole = Scorer(model, encoder, share_prompts=False).answers(toy_pairs())
+        close(Scorer(model, encoder, batch_tokens=150).answers(toy_pairs()), whole)
+    finally:
+        tokenizer.pad_token = before
+    tokens = encoder.pair(*toy_pairs()[0])
+    padded = pad([tokens], 0, "cpu")
+    with torch.no_grad():
+        logits = forward(
+            model,
+            input_ids=padded.input_ids,
+            attention_mask=padded.attention_mask,
+            position_ids=padded.position_ids,
+            rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
+            at=padded.at,
+        )
+    labels = torch.tensor(tokens.labels)[:, None]
+    assert whole[0].logp == pytest.approx(logits.log_softmax(-1).gather(-1, labels).squeeze(-1).tolist(), abs=1e-5)
+
+
+@contextmanager
+def full_above(monkeypatch: pytest.MonkeyPatch, rows: int, functions: tuple[str, ...]) -> Iterator[list[int]]:
+    """Memory runs out whenever a batch has more rows than this; the sizes that were tried."""
+    tried: list[int] = []
+    with monkeypatch.context() as patch:
+        for name in functions:
+            real = getattr(bench.scorer, name)
+
+            def limited(*args: object, _real=real, **kwargs: object) -> object:  # noqa: ANN001
+                size = len(kwargs["input_ids"] if "input_ids" in kwargs else args[1])  # type: ignore[arg-type]
+                tried.append(size)
+                if size > rows:
+                    raise torch.OutOfMemoryError("no memory for this")
+                return _real(*args, **kwargs)
+
+            patch.setattr(bench.scorer, name, limited)
+        yield tried
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_out_of_memory_halves_the_batch_and_changes_no_result(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
+    plain = Scorer(model, toy_encoder(), share_prompts=share)
+    expected, texts = plain.answers(toy_pairs()), plain.generate([q for q, _ in toy_pairs()], max_new_tokens=4)
+    scorer = Scorer(model, toy_encoder(), share_prompts=share)
+    with full_above(monkeypatch, 2, ("forward", "greedy")) as tried:
+        close(scorer.answers(toy_pairs()), expected)
+        assert scorer.generate([q for q, _ in toy_pairs()], max_new_tokens=4) == texts
+    assert max(tried) > 2
+    assert scorer.batch_tokens < 16384
+    assert (scorer.counts.pairs, scorer.counts.generations) == (plain.counts.pairs, plain.counts.generations)
+    assert scorer.counts.tokens == plain.counts.tokens
+
+
+def test_out_of_memory_with_a_single_row_is_an_error(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_above(monkeypatch, 0, ("forward",)), pytest.raises(torch.OutOfMemoryError):
+        Scorer(model, toy_encoder()).answers(toy_pairs())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_model_gets_a_float32_softmax(dtype: torch.dtype) -> None:
+    model = tiny(dtype=dtype)
+    encoder = toy_encoder()
+    question, answer = toy_pairs()[0]
+    [record] = Scorer(model, encoder).answers([(question, answer)])
+    tokens = encoder.pair(question, answer)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens.input_ids])).logits[0, tokens.label_start - 1 : -1]
+    assert logits.dtype == dtype
+    exact = logits.double().log_softmax(-1).gather(-1, torch.tensor(tokens.labels)[:, None]).squeeze(-1)
+    # sums of half-precision probabilities would be off by 1e-3 and more
+    assert record.logp == pytest.approx(exact.tolist(), abs=2e-2)
+    assert sum(record.logp) == pytest.approx(exact.sum().item(), abs=5e-2)
+    assert math.exp(record.logp[0]) != float(torch.tensor(math.exp(record.logp[0])).to(dtype))
+
+
+def test_a_completion_without_scored_tokens_has_no_number(model: nn.Module) -> None:
+    # openunlearning cuts manual templates at 512 tokens; the prompt alone takes more here
+    encoder = Encoder(toy_tokenizer("bare"), protocol="openunlearning")
+    tokens = encoder.pair("why " * 600, "So.")
+    assert len(tokens.labels) <= 1
+    scorer = Scorer(model, encoder)
+    scorer._check_context = lambda *_: None  # type: ignore[method-assign]
+    record = scorer.answers([("why " * 600, "So."), toy_pairs()[0]])[0]
+    assert record.n_tokens == len(tokens.labels)
+    assert math.isnan(record.nll) == (not tokens.labels)
+
+
+def test_texts_beyond_the_context_are_refused(model: nn.Module) -> None:
+    with pytest.raises(LetheError, match="does not fit the model's context of 512"):
+        Scorer(model, toy_encoder()).answers([("why " * 600, "So.")])
+    with pytest.raises(LetheError, match="and 510 new ones"):
+        Scorer(model, toy_encoder()).generate(["Why?"], max_new_tokens=510)
+
+
+def test_generations_are_asked_once_and_come_back_in_order(model: nn.Module) -> None:
+    questions = [q for q, _ in toy_pairs()]
+    scorer = Scorer(model, toy_encoder(), batch_tokens=100)
+    texts = scorer.generate(questions, max_new_tokens=5)
+    assert scorer.counts.generations == len(set(questions))
+    assert Scorer(model, toy_encoder()).generate(questions[::-1], max_new_tokens=5) == texts[::-1]
+    with counted(model) as calls:
+        assert scorer.generate(questions, max_new_tokens=5) == texts
+        assert calls == []
+        scorer.generate(questions[:1], max_new_tokens=6)  # another limit is another question
+        assert len(calls) == 6
+    assert Scorer(model, toy_encoder()).generate([], max_new_tokens=5) == []
+    assert Scorer(model, toy_encoder()).answers([]) == []
+
+
+def test_progress_ends_at_the_whole(model: nn.Module) -> None:
+    told: list[tuple[int, int]] = []
+    scorer = Scorer(model, toy_encoder(), batch_tokens=100, progress=lambda done, total: told.append((done, total)))
+    scorer.answers(toy_pairs())
+    distinct = len(set(toy_pairs()))
+    assert told[-1] == (distinct, distinct)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

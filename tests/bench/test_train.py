@@ -1,0 +1,312 @@
+"""The one loop: what a number may depend on, and what happens when memory or numbers run out."""
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import bench.train
+from bench.data.types import Tokens
+from bench.errors import LetheError
+from bench.forward import Rows
+from bench.models import Loaded
+from bench.train import (
+    Batch,
+    Diverged,
+    Optimisation,
+    Policy,
+    TrainingSet,
+    epoch_order,
+    retain_partner,
+    train,
+)
+from tests.helpers import (
+    same_bits,
+    short_method,
+    state,
+    tiny,
+    tiny_loaded,
+    toy_benchmark,
+    toy_encoder,
+    toy_tokens,
+    unlearn,
+    weights,
+)
+
+CUTS = ("gd", "npo", "simnpo", "dpo", "idk", "lora_npo", "lora_dpo", "grun_gd", "grun_npo", "grun_dpo", "grun_idk")
+
+
+@pytest.fixture
+def loaded() -> Loaded:
+    return tiny_loaded()
+
+
+def close_logs(a: list[dict], b: list[dict]) -> None:
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x == pytest.approx(y, rel=1e-5, abs=1e-6)
+
+
+def close_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor], tolerance: float = 1e-5) -> None:
+    """The distance as a share of the tensor's size."""
+    for name in a:
+        assert (a[name] - b[name]).norm() <= tolerance * (1 + b[name].norm()), name
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_loss_and_weights_do_not_depend_on_how_a_batch_is_cut(name: str, loaded: Loaded) -> None:
+    # Adam's first steps move every weight by lr, also where the gradient is hardly more than rounding: a small lr
+    # keeps that from hiding what is to be seen.
+    fields = {"lr": {"l": "1e-4", "g": "1e-3"}.get(name[0], "1e-5") if "_" in name else "1e-5"}
+    method = short_method(name, **fields, **({"retain_loss": "kl"} if name == "lora_npo" else {}))
+    whole = unlearn(loaded, method)
+    expected, log = weights(whole), whole.log
+    whole.restore()
+    for batch_tokens in (1, 150):
+        pieces = unlearn(loaded, method, batch_tokens=batch_tokens)
+        close_logs(pieces.log.steps, log.steps)
+        close_weights(weights(pieces), expected)
+        assert pieces.log.tokens == log.tokens
+        pieces.restore()
+
+
+def test_the_short_last_batch_is_trained_on(loaded: Loaded) -> None:
+    unlearned = unlearn(loaded, short_method("npo"))
+    unlearned.restore()
+    encoder = toy_encoder()
+    assert [entry["step"] for entry in unlearned.log.steps] == [1, 2, 3, 4]
+    forget = sum(len(encoder.pair(qa.question, qa.answer).input_ids) for qa in toy_benchmark().forget)
+    retained = [encoder.pair(qa.question, qa.answer) for qa in toy_benchmark().retain]
+    partners = [retain_partner(0, epoch, i, 6) for epoch in range(2) for i in range(5)]
+    assert unlearned.log.tokens == 2 * forget + sum(len(retained[p].input_ids) for p in partners)
+
+
+def test_the_retain_partner_is_a_pure_and_uniform_function(loaded: Loaded) -> None:
+    drawn = [retain_partner(7, epoch, i, 50) for epoch in range(100) for i in range(50)]
+    torch.manual_seed(1)
+    torch.rand(3)
+    assert drawn == [retain_partner(7, epoch, i, 50) for epoch in range(100) for i in range(50)]
+    assert retain_partner(0, 0, 0, 1) == 0
+    counts = Counter(drawn)
+    # 5,000 draws over 50 cells: chi-square with 49 degrees of freedom, 99.9 % quantile 85.4
+    assert sum((counts[i] - 100) ** 2 / 100 for i in range(50)) < 85.4
+    other = [retain_partner(8, epoch, i, 50) for epoch in range(100) for i in range(50)]
+    assert sum(a == b for a, b in zip(drawn, other, strict=True)) < 200
+
+
+def test_every_epoch_has_an_order_of_its_own_and_each_row_once() -> None:
+    orders = [tuple(epoch_order(0, epoch, 20)) for epoch in range(5)]
+    assert len(set(orders)) == 5
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert epoch_order(0, 0, 20) != epoch_order(1, 0, 20)
+
+
+def test_training_neither_reads_nor_moves_the_global_generators(loaded: Loaded) -> None:
+    for name in ("npo", "lora_npo", "grun_npo"):
+        torch.manual_seed(5)
+        before = torch.get_rng_state()
+        first = unlearn(loaded, short_method(name))
+        expected = weights(first)
+        first.restore()
+        assert torch.equal(torch.get_rng_state(), before), name
+        torch.manual_seed(6)
+        second = unlearn(loaded, short_method(name))
+        assert same_bits(weights(second), expected), name
+        second.restore()
+
+
+class Fails:
+    """Stands in for the loop's forward: fails at chosen calls that compute gradients."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: set[int], error: Exception) -> None:
+        self.calls, self.rows, self._at, self._error = 0, [], at, error
+        self._real = bench.train.forward
+        monkeypatch.setattr(bench.train, "forward", self)
+
+    def __call__(self, model: nn.Module, **kwargs: Tensor) -> Tensor:
+        logits = self._real(model, **kwargs)  # type: ignore[arg-type]
+        self.calls += 1
+        self.rows.append(len(kwargs["input_ids"]))
+        if self.calls in self._at:
+            raise self._error
+        return logits
+
+
+@pytest.mark.parametrize("name", ["npo", "grun_npo"])
+def test_out_of_memory_repeats_the_step_in_smaller_pieces_and_changes_nothing(
+    name: str, loaded: Loaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    method = short_method(name, lr="1e-5")
+    plain = unlearn(loaded, method)
+    expected, log = weights(plain), plain.log
+    plain.restore()
+    # Calls 1 and 2 are steps 1 and 2. Step 3 fails whole, then, cut in pieces, at its second piece.
+    fails = Fails(monkeypatch, {3, 5}, torch.OutOfMemoryError("no memory"))
+    again = unlearn(loaded, method)
+    assert max(fails.rows[5:]) < max(fails.rows[:3])
+    assert caplog.text.count("out of memory in step 3") == 2
+    close_logs(again.log.steps, log.steps)
+    close_weights(weights(again), expected)
+    assert again.log.tokens == log.tokens
+    again.restore()
+
+
+def test_out_of_memory_with_one_row_and_other_errors_end_the_cell_and_restore_the_model(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(loaded.model)
+    for error, at in ((torch.OutOfMemoryError("no memory"), set(range(100))), (RuntimeError("broken"), {2})):
+        with monkeypatch.context() as patch:
+            Fails(patch, at, error)
+            with pytest.raises(type(error), match=str(error)):
+                unlearn(loaded, short_method("npo"))
+        assert same_bits(state(loaded.model), before)
+        assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+class Poisoned:
+    """An objective whose loss turns NaN at its third step."""
+
+    roles = ("forget",)
+    reference_logp_roles = ()
+    reference_logits_roles = ()
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def loss(self, policy: Policy, batch: Batch) -> dict[str, Tensor]:
+        self.calls += 1
+        return {"forget": policy.answers(batch.forget).nll() * (math.nan if self.calls == 3 else 1.0)}
+
+
+class Head:
+    """The smallest attachment: the output head moves."""
+
+    frozen_blocks = 0
+    compute_dtype: torch.dtype | None = None
+
+    def __init__(self, model: nn.Module) -> None:
+        self.head = model.get_output_embeddings().requires_grad_(True)  # type: ignore[operator]
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        return [{"params": list(self.head.parameters()), "weight_decay": weight_decay}]
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        yield
+
+    def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
+        return terms
+
+
+def run(model: nn.Module, objective: object, data: TrainingSet | None = None, **fields: float) -> bench.train.TrainLog:
+    values = {"lr": 1e-3, "epochs": 3, "batch_size": 2, "warmup_epochs": 0, "weight_decay": 0.0, "clip_norm": 1.0}
+    return train(
+        model,
+        objective,  # type: ignore[arg-type]
+        Head(model),
+        data or TrainingSet(forget=tuple(toy_tokens()[:4])),
+        optimisation=Optimisation(**{**values, **fields}),  # type: ignore[arg-type]
+        seed=0,
+        pad_id=0,
+        batch_tokens=1000,
+    )
+
+
+def test_a_loss_that_is_no_number_stops_the_cell_says_where_and_keeps_the_log() -> None:
+    with pytest.raises(Diverged, match="stopped at step 3 of 6: forget = nan") as caught:
+        run(tiny(), Poisoned())
+    log = caught.value.log
+    assert [entry["step"] for entry in log] == [1, 2, 3]
+    assert math.isfinite(log[1]["forget"])
+    assert log[2]["forget"] == "nan"  # JSON has no NaN
+    assert isinstance(caught.value, LetheError)
+
+
+def test_a_diverged_method_gives_the_model_back(loaded: Loaded) -> None:
+    before = state(loaded.model)
+    method = short_method("ga", lr="1e30", epochs="5")
+    with pytest.raises(Diverged, match="lower lr"):
+        unlearn(loaded, method)
+    assert same_bits(state(loaded.model), before)
+
+
+def test_what_an_objective_reads_must_be_there() -> None:
+    class Retains(Poisoned):
+        roles = ("forget", "retain")
+
+    with pytest.raises(LetheError, match="reads retain examples"):
+        run(tiny(), Retains())
+    cut_off = TrainingSet(forget=(toy_tokens()[0], Tokens((1, 5, 6), 3)))
+    with pytest.raises(LetheError, match="forget example 1 has no answer token left after its prompt of 3 tokens"):
+        run(tiny(), Poisoned(), cut_off)
+
+
+def test_the_learning_rate_follows_its_schedule_by_hand(loaded: Loaded) -> None:
+    # 5 rows in batches of 2: 3 steps an epoch, 9 in all. One epoch of warm-up: 1/3, 2/3, 3/3;
+    # then linearly to zero over the remaining six: 6/6, 5/6, ... 1/6.
+    method = short_method("gd", batch_size="2", epochs="3", lr="1e-3", warmup_epochs="1")
+    unlearned = unlearn(loaded, method)
+    unlearned.restore()
+    rates = [entry["lr"] / 1e-3 for entry in unlearned.log.steps]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    method = short_method("gd", batch_size="5", epochs="4", lr="1e-3", warmup_epochs="0")
+    unlearned = unlearn(loaded, method)
+    unlearned.restore()
+    assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+
+
+def test_one_step_of_sgd_like_size_is_clipped_to_the_stated_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    class Spy(torch.optim.AdamW):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            gradients = [p.grad for g in self.param_groups for p in g["params"]]
+            norms.append(torch.stack([g.norm() for g in gradients]).norm().item())
+            super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Spy)
+
+    class Plain(Poisoned):
+        def loss(self, policy: Policy, batch: Batch) -> dict[str, Tensor]:
+            return {"forget": policy.answers(batch.forget).nll()}
+
+    log = run(tiny(), Plain(), clip_norm=0.01)
+    assert all(entry["grad_norm"] > 0.01 for entry in log.steps)  # the log tells the norm before the clip
+    assert norms == pytest.approx([0.01] * 6, rel=1e-3)
+    norms.clear()
+    log = run(tiny(), Plain(), clip_norm=1e6)
+    assert norms == pytest.approx([entry["grad_norm"] for entry in log.steps])
+
+
+@pytest.mark.parametrize("name", ["npo", "lora_npo", "grun_npo"])
+def test_weight_decay_never_touches_vectors_or_rotations(name: str, loaded: Loaded) -> None:
+    method = short_method(name, gate="mlp_3") if name == "grun_npo" else short_method(name)
+    attached = method.adapter.attach(loaded.model, 0)
+    attached.start()
+    groups = {g["weight_decay"]: {id(p) for p in g["params"]} for g in attached.parameter_groups(0.3)}
+    named = attached.trainable()
+    undecayed = {n for n, p in named.items() if id(p) in groups.get(0.0, set())}
+    assert undecayed == {n for n, p in named.items() if p.ndim <= 1 or "rotate_layer" in n}
+    assert {id(p) for p in named.values()} == set().union(*groups.values())
+    assert sum(map(len, groups.values())) == len(named)
+    attached.detach()
+
+
+def test_float16_gradients_are_scaled_past_their_smallest_and_their_largest_number() -> None:
+    # A frozen float16 model with float32 modules on it: gradients of 1e-8 vanish in float16 activations.
+    loaded = tiny_loaded(dtype=torch.float16)
+    reference = tiny_loaded()
+    reference.model.load_state_dict({k: v.float() for k, v in loaded.model.state_dict().items()})
+    for weight in ("1e-4", "1e5"):
+        fields = {"forget_weight": weight, "retain_weight": "0", "gate_weight": "0", "clip_norm": "1e9"}
+        method = short_method("grun_idk", epochs="1", batch_size="5", **fields)
+        half, single = unlearn(loaded, method), unlearn(reference, method)
+        half.restore()
+        single.restore()
+        ours, exact = half.log.steps[0]["grad_norm"], single.log.steps[0]["grad_norm"]
+        assert ours == pytest.approx(exact, rel=0.02)

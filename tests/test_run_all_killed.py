@@ -1,0 +1,124 @@
+"""kill -9 anywhere, then the same command again: the leaderboards of an undisturbed run, bit for bit."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_all
+from evaluators import EVALUATORS
+from evaluators.tofu import TofuEvaluator
+from tests.toy_runs import Toys, reports
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DRIVER = """
+import functools, json, os, signal, sys
+import bench.executor, bench.progress, bench.report, bench.store, run_all
+import peft, methods.interventions
+from evaluators import EVALUATORS
+from evaluators.tofu import TofuEvaluator
+
+EVALUATORS["tofu"] = functools.partial(TofuEvaluator, max_new_tokens=6)
+
+
+def die_at(module, name, number):
+    real, calls = getattr(module, name), iter(range(1, 10**6))
+
+    def wrapped(*arguments, **more):
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **more)
+
+    setattr(module, name, wrapped)
+
+
+for command, where, name, number in json.load(sys.stdin):
+    child = os.fork()  # importing once is most of the time
+    if child == 0:
+        module = functools.reduce(getattr, where.split(".")[1:], __import__(where.split(".")[0]))
+        die_at(module, name, number)
+        os._exit(run_all.main(command))
+    print("killed by", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
+"""
+
+
+Place = tuple[str, str, int]
+"""A module or class, one of its functions, and the call of it that is not survived."""
+
+
+def kill(*points: tuple[list[str], Place]) -> None:
+    """Runs every command up to the given call of a function, where the process kills itself with signal 9."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([(command, *place) for command, place in points]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    endings = [line for line in done.stderr.splitlines() if line.startswith("killed by")]
+    assert endings == [f"killed by {-signal.SIGKILL}"] * len(points), done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.fixture(autouse=True)
+def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EVALUATORS, "tofu", functools.partial(TofuEvaluator, max_new_tokens=6))
+
+
+TRAINING: Place = ("bench.progress.Reporter", "step", 4)
+"""Two steps each: in the second method, after its first step."""
+SCORING: Place = ("bench.progress.Reporter", "scored", 5)
+"""Some batches into the evaluation."""
+STORING: Place = ("bench.executor", "write_json", 3)
+"""In the middle of writing a run: its samples are there, its record is not."""
+RENAMING: Place = ("bench.store", "_publish", 2)
+"""A run is written, but has not got its name."""
+REPORTING: Place = ("bench.report", "write_text", 2)
+"""All runs are there; one of the files is written."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_leaderboards(toys: Toys, tmp_path: Path) -> None:
+    methods = "npo[lr=0.01],grun_npo,lora_npo[lr=0.01]"
+    undisturbed = tmp_path / "undisturbed"
+    assert run_all.main(toys.command(undisturbed, methods)) == 0
+    points = {"training": TRAINING, "scoring": SCORING}
+    outs = {name: tmp_path / name for name in [*points, "again and again"]}
+    again = toys.command(outs["again and again"], methods)
+    kill(
+        *((toys.command(outs[name], methods), point) for name, point in points.items()),
+        *((again, point) for point in (RENAMING, STORING, SCORING, ("bench.progress.Reporter", "step", 2), REPORTING)),
+    )
+    for name, out in outs.items():
+        before = {path.parent.name: path.read_bytes() for path in (out / "runs").glob("[!.]*/record.json")}
+        assert name != "training" or len(before) == 3
+        assert run_all.main(toys.command(out, methods)) == 0
+        assert reports(out) == reports(undisturbed), name
+        after = {path.parent.name: path.read_bytes() for path in (out / "runs").glob("*/record.json")}
+        assert before.items() <= after.items()  # what was complete was not run again
+        assert len(after) == 5 and not list((out / "runs").glob(".*")) and not (out / "failed").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_chain_of_requests_that_is_killed_between_stages_goes_on_to_the_same_leaderboards(
+    toys: Toys, tmp_path: Path
+) -> None:
+    command = ["--methods", "grun_npo,npo[lr=0.01]", "--benchmarks", "tofu/forget05,tofu/forget10", "--sequential"]
+    command += ["--data", str(toys.data), "--model", str(toys.original), "--set", "npo.epochs=2"]
+    command += ["--set", "grun_npo.epochs=2", "--set", "grun_npo.lr=0.01"]
+    undisturbed, out, other = (tmp_path / name for name in ("undisturbed", "out", "other"))
+    assert run_all.main([*command, "--out", str(undisturbed)]) == 0
+    # Two stages of two steps: grun_npo's second stage; and npo's.
+    kill(
+        ([*command, "--out", str(out)], ("bench.progress.Reporter", "step", 3)),
+        ([*command, "--out", str(other)], ("bench.progress.Reporter", "step", 8)),
+    )
+    for folder in (out, other):
+        assert run_all.main([*command, "--out", str(folder)]) == 0
+        assert reports(folder) == reports(undisturbed)
