@@ -65,8 +65,11 @@ def report(folders: Sequence[Path], console: Console) -> int:
     if not folders:
         raise LetheError("report needs a folder with runs: run_all.py report OUT")
     for folder in folders:
+        if str(folder).startswith("-"):
+            raise LetheError(f"report takes folders and no options, got {str(folder)!r}: run_all.py report OUT")
         if not (folder / "runs").is_dir():
             raise LetheError(f"{folder} holds no runs; give a folder that --out named: run_all.py report OUT")
+    for folder in folders:
         write(RunStore(folder).records(), folder, [*REFERENCES, *METHODS], console)
     return 0
 
@@ -80,14 +83,13 @@ def run(options: Options, console: Console) -> int:
     from bench.models import resident_peak_gib
     from bench.progress import Reporter
     from bench.store import RunStore
-    from evaluators import EVALUATORS
-    from evaluators.logs import read_reference_log
+    from evaluators import EVALUATORS, LOGS
     from methods.recipes import REFERENCES, chosen
 
     configured = chosen(options.methods, options.sets, mini=options.model == "mini")
     store = None if options.dry_run else RunStore(options.out)
     with Reporter(console) as progress:
-        grid = Grid.build(options, configured, EVALUATORS, read_reference_log, progress)
+        grid = Grid.build(options, configured, EVALUATORS, LOGS, progress)
         if store is None:
             for line in grid.plan():
                 say(console, line)

@@ -81,9 +81,13 @@ def _retrained(options: Options) -> Checkpoint | None:
 def find(name: str, options: Options) -> Checkpoint:
     """A folder with the hash of what is in it, or a hub repository with its revision."""
     if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise LetheError(f"folder {name!r} holds no config.json; give the folder that save_pretrained wrote")
         return Checkpoint(name, hash_folder(Path(name)))
     if Path(name).exists():
         raise LetheError(f"model {name!r} is a file; give the folder that save_pretrained wrote, or a hub id")
+    if name.startswith(("/", ".", "~")):
+        raise LetheError(f"there is no folder {name!r}; give the folder that save_pretrained wrote, or a hub id")
     from transformers import AutoConfig
 
     offline = unreachable()

@@ -79,6 +79,8 @@ class Stage:
     """What this request forgets; in a chain, only what earlier requests did not."""
     judged: Benchmark
     """What the result is scored on; in a chain, everything requested so far."""
+    evaluators: Sequence[Evaluator]
+    """What scores it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,6 @@ class Executor:
     """Runs jobs on one loaded model after the other, into one store."""
 
     store: RunStore
-    evaluators: Sequence[Evaluator]
     progress: Progress
     batch_tokens: int
     reference_rows: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class Executor:
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
             return False
-        for evaluator in self.evaluators:
+        for evaluator in stage.evaluators:
             key = evaluator.name, stage.judged.name
             samples, metrics = folder / "samples" / f"{evaluator.name}.jsonl", _metrics_path(folder, evaluator)
             if job.is_retrained:
@@ -214,7 +215,7 @@ class Executor:
                 return True
             scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
             evaluating = time.perf_counter()
-            rows = {e.name: as_stored(e.score(scorer, stage.judged)) for e in self.evaluators}
+            rows = {e.name: as_stored(e.score(scorer, stage.judged)) for e in stage.evaluators}
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
                 "scored": vars(scorer.counts),
@@ -245,7 +246,7 @@ class Executor:
         self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
     ) -> None:
         with self.store.staging(stage.cell.id) as folder:
-            for evaluator in self.evaluators:
+            for evaluator in stage.evaluators:
                 write_jsonl(folder / "samples" / f"{evaluator.name}.jsonl", rows[evaluator.name])
                 self._summarize(evaluator, job, stage, rows[evaluator.name], folder)
             if train_log:
@@ -261,7 +262,7 @@ class Executor:
             }
             write_json(folder / "record.json", record)
         if job.is_retrained:
-            for evaluator in self.evaluators:
+            for evaluator in stage.evaluators:
                 self.reference_rows[evaluator.name, stage.judged.name] = rows[evaluator.name]
 
     def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:

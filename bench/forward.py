@@ -193,7 +193,7 @@ def pad(sequences: Sequence[Tokens], pad_id: int, device: torch.device | str) ->
         columns += range(sequence.label_start - 1, n - 1)
         labels += sequence.labels
     counts = torch.tensor([len(s.labels) for s in sequences])
-    last = torch.tensor([s.label_start - 1 for s in sequences])
+    last = torch.tensor([s.last_prompt for s in sequences])
     positions = torch.arange(width).expand(len(sequences), width)
     move = {"device": device, "non_blocking": True}
     return Padded(

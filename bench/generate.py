@@ -18,6 +18,7 @@ def greedy(
     pad_id: int,
     device: torch.device | str,
     hidden: Sequence[tuple[int, ...]] | None = None,
+    anchors: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt until a stop id or `max_new_tokens`; the stop id is not returned.
 
@@ -26,6 +27,7 @@ def greedy(
     Args:
         prompts: token ids, at least one each.
         hidden: per prompt, the positions that attention must not see (protocol openunlearning).
+        anchors: per prompt, the position that adapters take for its last token; the last one where not given.
     """
     from transformers import DynamicCache
 
@@ -49,7 +51,8 @@ def greedy(
     outputs: list[list[int]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts), device=device)  # which prompt each row of the batch is
     everyone = torch.arange(len(prompts), device=device)
-    rows = Rows(last_prompt=torch.full_like(everyone, width - 1), valid=valid)
+    ends = [width - 1 if anchors is None else width - len(p) + anchors[i] for i, p in enumerate(prompts)]
+    rows = Rows(last_prompt=torch.tensor(ends, device=device), valid=valid)
     last = (everyone, torch.full_like(everyone, width - 1))
     stop = torch.tensor(sorted(stop_ids), dtype=torch.long, device=device)
     logits = forward(model, input_ids=ids, attention_mask=mask, position_ids=positions, rows=rows, at=last, cache=cache)

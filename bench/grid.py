@@ -2,13 +2,13 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
-from bench.checkpoints import Checkpoint, checkpoints, data_root
+from bench.checkpoints import Checkpoint, checkpoints, data_root, find
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -47,8 +47,10 @@ class Grid:
     """Jobs by checkpoint, in the order in which they run: retrained models first, their rows are the reference."""
 
     options: Options
-    evaluators: Sequence[Any]
-    read_log: ReadLog
+    evaluators: Mapping[str, Sequence[Any]]
+    """By what stands before the "/" of a benchmark's name."""
+    logs: Mapping[str, ReadLog]
+    """Evaluators whose rows a published log can give, by name."""
     jobs: list[tuple[Checkpoint, Job]] = field(default_factory=list)
     _encoders: dict[str, Encoder] = field(default_factory=dict)
 
@@ -61,8 +63,8 @@ class Grid:
         cls,
         options: Options,
         methods: Sequence[ConfiguredMethod],
-        evaluators: Mapping[str, type],
-        read_log: ReadLog,
+        evaluators: Mapping[str, Sequence[Callable[..., Any]]],
+        logs: Mapping[str, ReadLog],
         progress: Reporter,
     ) -> "Grid":
         """Load the data, find or train the checkpoints, name every cell.
@@ -71,10 +73,12 @@ class Grid:
             LetheError: data, model or options that cannot work, before anything long runs.
         """
         choose_device(options.device)
+        if options.model != MINI:
+            find(options.model, options)  # before the data: a misspelt model is not to be told as a missing benchmark
         root = data_root(options)
         kinds = {name.partition("/")[0] for name in options.benchmarks}
-        chosen = [evaluators[kind](protocol=options.protocol) for kind in sorted(kinds) if kind in evaluators]
-        grid = cls(options=options, evaluators=chosen, read_log=read_log)
+        chosen = {kind: [make(protocol=options.protocol) for make in evaluators[kind]] for kind in kinds}
+        grid = cls(options=options, evaluators=chosen, logs=logs)
         late: list[tuple[Checkpoint, Job]] = []
         for chain in chains(options, root):
             pairs = [checkpoints(options, root, request.judged.name, progress) for request in chain]
@@ -83,7 +87,7 @@ class Grid:
             for request, retrained in stages:
                 if retrained is not None:
                     if retrained.is_log:
-                        read_log(retrained.name, request.judged, limited=options.limit is not None)
+                        grid._read(retrained, request.judged)
                     stage = grid._stage(retrained, "retrained", request, retrained)
                     grid.jobs.append((retrained, Job(stages=(stage,), is_retrained=True)))
                 late.append((original, Job(stages=(grid._stage(original, "original", request, retrained),))))
@@ -124,7 +128,25 @@ class Grid:
             limit=self.options.limit,
             note=request.note if trains else "",
         )
-        return Stage(cell=cell, request=request.trained, judged=request.judged)
+        return Stage(
+            cell=cell,
+            request=request.trained,
+            judged=request.judged,
+            evaluators=self._evaluators(request.judged, from_log=checkpoint.is_log),
+        )
+
+    def _evaluators(self, benchmark: Benchmark, *, from_log: bool) -> list[Any]:
+        """All of this benchmark's; for a published log, those whose rows it can give."""
+        of_benchmark = self.evaluators[benchmark.name.partition("/")[0]]
+        return [evaluator for evaluator in of_benchmark if not from_log or evaluator.name in self.logs]
+
+    def _read(self, log: Checkpoint, benchmark: Benchmark) -> dict[str, list[dict]]:
+        """The rows of a published log by evaluator."""
+        names = [evaluator.name for evaluator in self._evaluators(benchmark, from_log=True)]
+        if not names:
+            raise LetheError(f"no published log can be read for {benchmark.name}; give --retrained a model")
+        limited = self.options.limit is not None
+        return {name: self.logs[name](log.name, benchmark, limited=limited) for name in names}
 
     def _encoder(self, checkpoint: Checkpoint) -> Encoder:
         if checkpoint.name not in self._encoders:
@@ -140,7 +162,7 @@ class Grid:
         store = RunStore(self.options.out) if known and (self.options.out / "runs").is_dir() else None
         for cell in self.cells:
             done = store is not None and store.complete(cell.id)
-            yield f"{'done' if done else 'to do'}  {cell.title}{f'  {cell.id}' if known else ''}"
+            yield f"{'done ' if done else 'to do'}  {cell.title}{f'  {cell.id}' if known else ''}"
         if not known:
             yield "the mini models would be trained first, they are not in the cache"
 
@@ -148,7 +170,6 @@ class Grid:
         """Run what is not there yet; each checkpoint is loaded once, and only if it has something to do."""
         executor = Executor(
             store=store,
-            evaluators=self.evaluators,
             progress=progress,
             batch_tokens=self.options.batch_tokens,
             total=len(self.cells),
@@ -160,10 +181,8 @@ class Grid:
                 if executor.reuse(job):
                     continue
                 if checkpoint.is_log:
-                    judged, limited = job.stages[0].judged, self.options.limit is not None
-                    rows = self.read_log(checkpoint.name, judged, limited=limited)
-                    facts = {"published_log": checkpoint.label}
-                    executor.store_rows(job, {evaluator.name: rows for evaluator in self.evaluators}, facts)
+                    rows = self._read(checkpoint, job.stages[0].judged)
+                    executor.store_rows(job, rows, {"published_log": checkpoint.label})
                     continue
                 loaded = loaded or self._load(checkpoint)
                 executor.run(job, loaded, self._encoder(checkpoint))

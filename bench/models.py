@@ -145,6 +145,16 @@ def hidden_size(model: nn.Module) -> int:
     return model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
 
 
+def check_context(model: nn.Module, length: int, new_tokens: int = 0) -> None:
+    """Raise a LetheError where a text of `length` tokens, with those to be generated, exceeds the model's positions."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr, operator]
+    if limit is not None and length + new_tokens > limit:
+        raise LetheError(
+            f"a text of {length} tokens{f' and {new_tokens} new ones' if new_tokens else ''} does not fit the "
+            f"model's context of {limit}; shorten the row or use a model with a longer context"
+        )
+
+
 def peak_gib(device: torch.device) -> float:
     """Peak memory so far: allocated on the GPU, or resident of this process on the CPU."""
     if device.type == "cuda":

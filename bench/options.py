@@ -1,13 +1,15 @@
 """The command line: what may be asked for, checked before anything heavy is imported."""
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from bench.cache import default_cache_dir
-from bench.data import known
-from bench.errors import LetheError, unknown
+from bench.data import full_name
+from bench.errors import LetheError
 from bench.spec import MethodName, parse_methods, parse_sets
 
 MINI = "mini"
@@ -41,9 +43,35 @@ class Options:
     trust_remote_code: bool
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was wrong in a sentence, without the list of all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LetheError(f"{message.removeprefix('argument ')}; see run_all.py -h")
+
+    def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
+        arguments, extra = self.parse_known_args(argv)
+        if extra:
+            options = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(extra[0].partition("=")[0], [*options, "report"], n=1, cutoff=0.5)
+            raise LetheError(
+                f"unknown {'option' if extra[0].startswith('-') else 'argument'} {extra[0]!r}; "
+                + (f"did you mean {near[0]}? " if near else "")
+                + "see run_all.py -h"
+            )
+        return arguments
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """The options with their help; `run_all.py -h` prints it."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         prog="run_all.py",
         description="Unlearn with every method, score what is left, and write a leaderboard in CSV and LaTeX.",
         epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop. "
@@ -58,23 +86,26 @@ def parser() -> argparse.ArgumentParser:
         "original and retrained are rows of every leaderboard (default: %(default)s)",
     )
     what.add_argument(
-        "--benchmarks", default="tofu/forget10", metavar="A,B", help="names from --list (default: %(default)s)"
+        "--benchmarks",
+        default="tofu",
+        metavar="A,B",
+        help=f"names from --list; tofu alone is {full_name('tofu')} (default: %(default)s)",
     )
     what.add_argument(
         "--sequential",
         action="store_true",
         help="unlearn the benchmarks one after the other in one model, as successive requests",
     )
-    what.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 for every method (default: 1)")
+    what.add_argument("--seeds", type=_whole, default=1, metavar="N", help="seeds 0..N-1 for every method (default: 1)")
     what.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="METHOD.FIELD=VALUE",
-        help="a hyperparameter, e.g. npo.beta=0.2; repeatable",
+        help="a hyperparameter, e.g. npo.beta=0.2, also of every variant of that method; repeatable",
     )
     what.add_argument(
-        "--limit", type=int, default=None, metavar="N", help="only the first N rows of every set: for trying things out"
+        "--limit", type=_whole, default=None, metavar="N", help="only the first N rows of every set: for trying things out"
     )
     where = p.add_argument_group("models and data")
     where.add_argument(
@@ -128,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     )
     machine.add_argument(
         "--batch-tokens",
-        type=int,
+        type=_whole,
         default=16384,
         metavar="N",
         help="padded tokens of one forward; changes speed and memory, not the result (default: %(default)s)",
@@ -154,15 +185,12 @@ def parse(argv: Sequence[str] | None) -> Options:
         value = getattr(a, name)
         if value is not None and value < least:
             raise LetheError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    benchmarks = list(dict.fromkeys(b.strip() for b in a.benchmarks.split(",") if b.strip()))
+    benchmarks = list(dict.fromkeys(full_name(b.strip()) for b in a.benchmarks.split(",") if b.strip()))
     methods = parse_methods(a.methods)
     if not methods:
         raise LetheError(f"--methods names no method, got {a.methods!r}; see --list")
     if not benchmarks:
         raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
-    for benchmark in benchmarks:
-        if benchmark not in known():
-            raise unknown("benchmark", benchmark, known())
     if a.sequential and len(benchmarks) < 2:
         raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
     if a.retrained is not None and a.model == MINI:

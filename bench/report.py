@@ -13,7 +13,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,8 @@ from bench.records import Metric
 from bench.store import Record, write_text
 
 if TYPE_CHECKING:
-    import rich.table
+    from rich.console import Console, ConsoleOptions
+    from rich.text import Text
 
 REFERENCES = ("original", "retrained")
 """Rows to compare with: on top, and out of the contest for the best value."""
@@ -134,16 +135,9 @@ def write_reports(records: Sequence[Record], out: Path, *, methods: Sequence[str
     return [out / name for name in contents]
 
 
-def summary_table(records: Sequence[Record], *, methods: Sequence[str] = ()) -> "rich.table.Table":
+def summary_table(records: Sequence[Record], *, methods: Sequence[str] = ()) -> "Summary":
     """The headline columns for a terminal: best bold, second underlined, cells that failed in red."""
-    from rich.table import Table
-    from rich.text import Text
-
-    outer = Table.grid()
-    for table in _tables(records, methods):
-        outer.add_row(Text(f"{table.benchmark}, model {table.model}, protocol {table.protocol}", style="italic"))
-        outer.add_row(_view(table))
-    return outer
+    return Summary(tables=tuple(_tables(records, methods)))
 
 
 def failures(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -341,32 +335,70 @@ def _csv_field(value: object) -> str:
 # --- terminal
 
 
-def _view(table: _Table) -> "rich.table.Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text  # text, not markup: labels hold square brackets
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The headline columns for a terminal; rich asks it for its lines and tells the width."""
 
-    view = Table(box=SIMPLE_HEAD, padding=0)
+    tables: tuple[_Table, ...]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "Iterator[Text]":
+        from rich.text import Text  # text, not markup: labels hold square brackets
+
+        for table in self.tables:
+            yield Text(f"{table.benchmark}, model {table.model}, protocol {table.protocol}", style="italic")
+            for line in _view(table, options.max_width):
+                line.no_wrap, line.overflow = True, "ignore"
+                yield line
+            yield Text()
+
+
+def _view(table: _Table, width: int) -> "Iterator[Text]":
+    """A label that leaves no room for the figures stands on a line of its own, above them."""
+    from rich.text import Text
+
     counted = any(len(row.records) + len(row.failed) != 1 for row in table.rows)
-    view.add_column("method", overflow="fold")
-    for name in (*(["runs"] if counted else []), *table.columns, "train_seconds"):
-        view.add_column(Text(_short(name)), justify="right", no_wrap=True)
-    places = {name: table.places(name) for name in table.columns}
-    for row in table.rows:
-        cells = [Text(row.method)]
-        if counted:
-            total = len(row.records) + len(row.failed)
-            cells.append(Text(f"{len(row.records)}/{total}", style="red" if row.failed else ""))
-        if row.records:
-            for name in table.columns:
-                style = {"best": "bold", "second": "underline", None: ""}[places[name].get(row.method)]
-                cells.append(Text(_number(name, row.mean(name)) or "-", style=style))
-            seconds = row.measured("train_seconds")
-            cells.append(Text("-" if math.isnan(seconds) else f"{seconds:.1f}"))
-        else:
-            cells.append(Text("failed", style="bold red"))
-        view.add_row(*cells, end_section=row is _last_reference(table))
-    return view
+    heads = [_short(name) for name in (*(["runs"] if counted else []), *table.columns, "train_seconds")]
+    rows = [(row, _figures(table, row, counted)) for row in table.rows]
+    widths = [
+        max(map(len, [*head.split("\n"), *(str(cells[at]) for _, cells in rows if at < len(cells))]))
+        for at, head in enumerate(heads)
+    ]
+    room = width - sum(widths) - len(widths)
+    label = max((len(row.method) for row in table.rows if len(row.method) <= room), default=0)
+    label = max(label, len("method"))
+    height = max(head.count("\n") for head in heads) + 1
+    for at in range(height):
+        parts = [head.split("\n") for head in heads]
+        texts = [lines[at - height + len(lines)] if at >= height - len(lines) else "" for lines in parts]
+        first = "method" if at == height - 1 else ""
+        yield Text(" ".join([first.ljust(label), *(t.rjust(w) for t, w in zip(texts, widths, strict=True))]).rstrip())
+    yield Text("\u2500" * (label + sum(widths) + len(widths)))
+    for row, cells in rows:
+        fits = len(row.method) <= label
+        if not fits:
+            yield Text(row.method)
+        line = Text(row.method.ljust(label) if fits else " " * label)
+        for cell, column in zip(cells, widths, strict=False):
+            line.append(" " * (1 + column - len(cell)))
+            line.append_text(cell)
+        yield line
+        if row is _last_reference(table):
+            yield Text()
+
+
+def _figures(table: _Table, row: _Row, counted: bool) -> "list[Text]":
+    """A row without its label; of one that failed, no more than that."""
+    from rich.text import Text
+
+    total = len(row.records) + len(row.failed)
+    cells = [Text(f"{len(row.records)}/{total}", style="red" if row.failed else "")] if counted else []
+    if not row.records:
+        return [*cells, Text("failed", style="bold red")]
+    for name in table.columns:
+        style = {"best": "bold", "second": "underline", None: ""}[table.places(name).get(row.method)]
+        cells.append(Text(_number(name, row.mean(name)) or "-", style=style))
+    seconds = row.measured("train_seconds")
+    return [*cells, Text("-" if math.isnan(seconds) else f"{seconds:.1f}")]
 
 
 _SHORTER = {

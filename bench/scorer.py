@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from bench.batching import in_batches
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
-from bench.errors import LetheError
 from bench.forward import Rows, forward, pad
 from bench.generate import greedy
 from bench.logprobs import CHUNK, TokenStats, token_stats
+from bench.models import check_context
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Scorer:
     def answers(self, pairs: Sequence[tuple[str, str]]) -> list[AnswerRecord]:
         """Score every (question, answer); the order of the result is the order of `pairs`."""
         tokens = [self.encoder.pair(question, answer) for question, answer in pairs]
-        self._check_context(max((len(t.input_ids) for t in tokens), default=0), 0)
+        check_context(self.model, max((len(t.input_ids) for t in tokens), default=0))
         todo = [t for t in dict.fromkeys(tokens) if t not in self._answers]
         by_prompt: dict[tuple, list[Tokens]] = defaultdict(list)
         for t in todo:
@@ -107,7 +107,7 @@ class Scorer:
                 self._answers[t] = AnswerRecord((), (), (), (), (), False)
                 continue
             prompt = t.input_ids[: t.label_start]
-            by_prompt[(prompt, tuple(h for h in t.hidden if h < t.label_start))].append(t)
+            by_prompt[(prompt, tuple(h for h in t.hidden if h < t.label_start), t.last_prompt)].append(t)
         groups = [g for g in by_prompt.values() if len(g) > 1 and self.share_prompts]
         single = [t for g in by_prompt.values() if len(g) == 1 or not self.share_prompts for t in g]
         done, everything = 0, len(single) + sum(map(len, groups))
@@ -132,7 +132,8 @@ class Scorer:
     def generate(self, questions: Sequence[str], *, max_new_tokens: int = 200) -> list[str]:
         """Greedy continuations as text, stripped; the order of the result is the order of `questions`."""
         prompts = [self.encoder.prompt(q) for q in questions]
-        self._check_context(max(map(len, prompts), default=0), max_new_tokens)
+        anchors = {p: self.encoder.anchor(q) for p, q in zip(prompts, questions, strict=True)}
+        check_context(self.model, max(map(len, prompts), default=0), max_new_tokens)
         todo = [p for p in dict.fromkeys(prompts) if (p, max_new_tokens) not in self._outputs]
         todo.sort(key=lambda p: (len(p), p))
         done = 0
@@ -147,6 +148,7 @@ class Scorer:
                 pad_id=self.encoder.pad_id,
                 device=self._device,
                 hidden=[self.encoder.hidden(p) for p in batch],
+                anchors=[anchors[p] for p in batch],
             )
             for prompt, ids in zip(batch, outputs, strict=True):
                 self._outputs[prompt, max_new_tokens] = self.encoder.decode(ids).strip()
@@ -161,14 +163,6 @@ class Scorer:
         if self.progress is not None:
             self.progress(done, everything)
         return done
-
-    def _check_context(self, length: int, new_tokens: int) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr, operator]
-        if limit is not None and length + new_tokens > limit:
-            raise LetheError(
-                f"a text of {length} tokens{f' and {new_tokens} new ones' if new_tokens else ''} does not fit the "
-                f"model's context of {limit}; shorten the row or use a model with a longer context"
-            )
 
     def _in_batches(self, items: list, width: Callable, run: Callable) -> None:
         self.batch_tokens = min(self.batch_tokens, in_batches(items, width, self.batch_tokens, run))
@@ -198,7 +192,8 @@ class Scorer:
         prompts = [g[0].input_ids[: g[0].label_start] for g in groups]
         width = max(map(len, prompts))
         ids, mask, positions, valid = self._left_pad(prompts, [g[0].hidden for g in groups], width)
-        rows = Rows(last_prompt=torch.full((len(groups),), width - 1, device=self._device), valid=valid)
+        ends = [width - len(p) + g[0].last_prompt for p, g in zip(prompts, groups, strict=True)]
+        rows = Rows(last_prompt=torch.tensor(ends, device=self._device), valid=valid)
         cache = DynamicCache()
         first = forward(
             self.model,
@@ -206,7 +201,7 @@ class Scorer:
             attention_mask=mask,
             position_ids=positions,
             rows=rows,
-            at=(torch.arange(len(groups), device=self._device), rows.last_prompt),
+            at=(torch.arange(len(groups), device=self._device), torch.full_like(rows.last_prompt, width - 1)),
             cache=cache,
         )  # (groups, V): what follows each prompt
         items = [(i, t) for i, g in enumerate(groups) for t in g]

@@ -144,7 +144,7 @@ def hash_folder(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.suffix not in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+        if not path.is_file() or path.suffix not in (".json", ".safetensors", ".model", ".txt", ".jinja", ".py"):
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}/{size}/".encode())

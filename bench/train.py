@@ -26,6 +26,7 @@ from bench.errors import LetheError
 from bench.forward import Rows, forward, pad
 from bench.frozen import FrozenPrefix
 from bench.logprobs import Answers
+from bench.models import check_context
 from bench.reference import Reference
 
 logger = logging.getLogger(__name__)
@@ -278,6 +279,7 @@ def train(
                     f"{role} example {i} has no answer token left after its prompt of {len(tokens.input_ids)} tokens; "
                     "shorten its question or use --protocol strict"
                 )
+        check_context(model, max(len(tokens.input_ids) for tokens in data.of(role)))
     device = next(model.parameters()).device
     loop = _Loop(objective, attachment, data, optimisation, roles, batch_tokens, seed)
     if any(p.dtype == torch.float16 for p in model.parameters()):

@@ -27,7 +27,7 @@ ARCHITECTURES = ("llama", "mistral", "qwen3", "phi3", "gemma3", "gpt2", "gpt_neo
 @pytest.fixture(autouse=True)
 def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random models never stop by themselves."""
-    monkeypatch.setitem(EVALUATORS, "tofu", functools.partial(TofuEvaluator, max_new_tokens=6))
+    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 @pytest.fixture

@@ -74,7 +74,8 @@ Complain = Callable[[list[str]], str]
         (["--template", "chat"], r"chat template"),
         (["--device", "gpu"], r"unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
         (["--data", "no/such/folder"], r"--data 'no/such/folder' is no folder; give one that holds tofu/forget10"),
-        (["--model", "./no/such/model"], r"model './no/such/model' is neither a folder nor a hub repository"),
+        (["--model", "./no/such/model"], r"there is no folder './no/such/model'; give the folder that save_pretrained"),
+        (["--model", "bench"], r"folder 'bench' holds no config.json; give the folder that save_pretrained wrote"),
         (["--model", "run_all.py"], r"model 'run_all.py' is a file; give the folder"),
         (["--retrained", "no_EVAL.json"], r"--retrained 'no_EVAL.json' does not exist; give a published log or a mod"),
         (["--retrained", "pyproject.toml"], r"pyproject.toml is not valid JSON"),
@@ -103,11 +104,23 @@ def test_a_device_that_is_not_there_is_named(toys: Toys, tmp_path: Path, complai
     assert said == "device 'cuda' asked for, but torch sees no GPU; use --device cpu or auto"
 
 
-def test_a_choice_that_argparse_knows_is_its_to_refuse(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run_all.main(["--protocol", "strikt"])
-    assert stop.value.code == 2
-    assert "invalid choice: 'strikt'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--protocol", "strikt"], "--protocol: invalid choice: 'strikt' (choose from"),
+        (["--resume", "--fresh"], "--fresh: not allowed with argument --resume"),
+        (["--seeds", "two"], "--seeds: must be a whole number, got 'two'"),
+        (["--model"], "--model: expected one argument"),
+        (["--methodss", "npo"], "unknown option '--methodss'; did you mean --methods?"),
+        (["reprot", "out"], "unknown argument 'reprot'; did you mean report?"),
+        (["--xyzzy=1"], "unknown option '--xyzzy=1'; see"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_sentence_too(
+    arguments: list[str], said: str, complain: Complain
+) -> None:
+    sentence = complain(arguments)
+    assert sentence.startswith(said) and sentence.endswith("see run_all.py -h")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere"], ["--help"]])

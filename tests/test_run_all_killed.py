@@ -24,7 +24,7 @@ import peft, methods.interventions
 from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 
-EVALUATORS["tofu"] = functools.partial(TofuEvaluator, max_new_tokens=6)
+EVALUATORS["tofu"] = (functools.partial(TofuEvaluator, max_new_tokens=6),)
 
 
 def die_at(module, name, number):
@@ -68,7 +68,7 @@ def kill(*points: tuple[list[str], Place]) -> None:
 
 @pytest.fixture(autouse=True)
 def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATORS, "tofu", functools.partial(TofuEvaluator, max_new_tokens=6))
+    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 TRAINING: Place = ("bench.progress.Reporter", "step", 4)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from bench.cache import MANIFEST
 from bench.data.files import SUFFIXES, Table, describe, find_file, read_lines, read_table
 from bench.data.types import QA, Benchmark
 from bench.errors import LetheError, unknown
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+DEFAULT = "tofu/forget10"
+"""What "tofu" alone means."""
 
 HUB_NAME = "locuslab/TOFU"
 HUB_REVISION = "324592d84ae4f482ac7249b9285c2ecdb53e3a68"
@@ -154,7 +158,7 @@ def _from_hub(split: str, optional: bool) -> Table | None:
 
 def _refusals(root: Path | None) -> tuple[tuple[str, ...], str]:
     """The "I don't know" answers, and the source of the benchmark with a remark where they are our own."""
-    source = "folder" if root is not None else f"{HUB_NAME}@{HUB_REVISION}"
+    source = f"{HUB_NAME}@{HUB_REVISION}" if root is None else _describe_folder(root)
     path = None if root is None else root / "tofu" / "idontknow.jsonl"
     if path is None or not path.exists():
         return REFUSALS, f"{source}, built-in refusals"
@@ -165,6 +169,17 @@ def _refusals(root: Path | None) -> tuple[tuple[str, ...], str]:
                 f"{path}, sentence {number}: found {describe(line)}, expected a plain sentence; the file is not JSON"
             )
     return tuple(lines), source
+
+
+def _describe_folder(root: Path) -> str:
+    """For the record, which is to be the same on every machine: never where the folder lies."""
+    if not (root / "corpus").is_dir():
+        return f"files in {root.resolve().name}/tofu"
+    try:
+        seed = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["key"]["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "mini world"  # one that is not from the cache
+    return f"mini world, seed {seed}"
 
 
 # what a row must be

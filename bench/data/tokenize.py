@@ -23,6 +23,8 @@ Protocol = Literal["strict", "openunlearning"]
 PLAIN_TEMPLATE = "Question: {question}\nAnswer: {answer}"
 DATE = "10 Apr 2025"
 """What templates that print a date get; the day of the run would otherwise be part of every number."""
+_TODAY = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}\n"
+"""In front of templates that ask for the day by themselves. The line break is not part of what they print."""
 MANUAL_MAX_LENGTH = 512
 """open-unlearning cuts prompts without a chat template here, and chats nowhere."""
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|return|>")
@@ -95,6 +97,16 @@ class Encoder:
         if self.protocol == "openunlearning":
             return self._peer_prompt(question)[1]
         return self._strict_prompt(question)[1]
+
+    def anchor(self, question: str) -> int:
+        """Index in `prompt` of the last prompt token that a pair has too: the last one, but for a space at the end."""
+        text, prompt = self._peer_prompt(question) if self.protocol == "openunlearning" else ("", self.prompt(question))
+        bare = text.rstrip(" \t")
+        if self._template is not None and bare != text:
+            kept = self._manual(bare)
+            if kept and prompt[: len(kept)] == kept:
+                return len(kept) - 1
+        return len(prompt) - 1
 
     def pair(self, question: str, answer: str) -> Tokens:
         """Prompt, answer and one terminator; scored from `label_start` on."""
@@ -209,7 +221,10 @@ class Encoder:
             ids = self._manual(text + answer + self._template[2])
         if self._eos_id is not None and ids[-1:] != (self._eos_id,):
             ids = (*ids, self._eos_id)
-        return Tokens(ids, min(len(prompt), len(ids)), self.hidden(ids))
+        start, anchor = min(len(prompt), len(ids)), self.anchor(question)
+        while anchor > 0 and ids[: anchor + 1] != prompt[: anchor + 1]:
+            anchor -= 1
+        return Tokens(ids, start, self.hidden(ids), None if anchor == start - 1 else anchor)
 
     def _manual(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, truncation=True, max_length=MANUAL_MAX_LENGTH, verbose=False)["input_ids"])
@@ -224,6 +239,9 @@ class Encoder:
         from jinja2 import TemplateError
 
         extra: dict[str, Any] = {} if self.protocol == "openunlearning" else {"enable_thinking": False}
+        template = self.tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            extra["chat_template"] = _TODAY + template
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generate, date_string=DATE, **extra

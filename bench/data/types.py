@@ -36,7 +36,7 @@ class Benchmark:
     fingerprint: str = ""
     """SHA-256 over the content of every row above; part of the cell's id."""
     source: str = ""
-    """Where the rows came from, for the record: hub name and revision, or "folder"/"mini world"."""
+    """Where the rows came from, for the record: hub name and revision, "files in data/tofu" or "mini world, seed 0"."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Tokens:
     """Index of the first scored token; everything before it is prompt. 1 <= label_start <= len(input_ids)."""
     hidden: tuple[int, ...] = ()
     """Positions that attention must not see (protocol openunlearning with pad = eos only)."""
+    anchor: int | None = None
+    """Where a generation has the same last prompt token, if that is not in front of the labels: under openunlearning
+    a space that ends the prompt is swallowed by the answer's first token, which is then not scored."""
+
+    @property
+    def last_prompt(self) -> int:
+        """Index of the last prompt token, which adapters may read and edit."""
+        return self.label_start - 1 if self.anchor is None else self.anchor
 
     @property
     def labels(self) -> tuple[int, ...]:

@@ -94,10 +94,13 @@ LOADED: Any = Loaded(Model(), None, "toy")  # type: ignore[arg-type]
 ENCODER: Any = None
 
 
-def stage(method: str, *, benchmark: str = "b", seed: int = 0, retrained: str = "gold@1") -> Stage:
+def stage(
+    method: str, *, benchmark: str = "b", seed: int = 0, retrained: str = "gold@1", evaluator: Any = None
+) -> Stage:
     data = Benchmark(name=benchmark, forget=(), retain=(), source="folder")
     spec: dict[str, Any] = {"model_hash": "m", "retrained": retrained, "data_hash": "d", "benchmark": benchmark}
-    return Stage(cell=Cell(model="toy", method=method, seed=seed, **spec), request=data, judged=data)
+    cell = Cell(model="toy", method=method, seed=seed, **spec)
+    return Stage(cell=cell, request=data, judged=data, evaluators=[evaluator or Value()])
 
 
 def job(label: str, method: Add | None = None, **more: Any) -> Job:
@@ -112,7 +115,7 @@ def store(tmp_path: Path) -> RunStore:
 
 
 def executor(store: RunStore, **more: Any) -> Executor:
-    return Executor(**{"store": store, "evaluators": [Value()], "progress": Silent(), "batch_tokens": 64, **more})
+    return Executor(**{"store": store, "progress": Silent(), "batch_tokens": 64, **more})
 
 
 def figures(store: RunStore, of: Job) -> dict[str, float]:
@@ -157,8 +160,8 @@ def test_a_cell_that_fails_keeps_everything_and_the_next_one_finds_the_model_as_
     where: str, store: RunStore
 ) -> None:
     broken = Add(3.0, breaks="b" if where == "training" else "")
-    run = executor(store, evaluators=[Value(breaks="b" if where == "scoring" else "")])
-    run.run(job("broken", broken), LOADED, ENCODER)
+    run = executor(store)
+    run.run(job("broken", broken, evaluator=Value(breaks="b" if where == "scoring" else "")), LOADED, ENCODER)
     run.run(job("add", Add(5.0), benchmark="c"), LOADED, ENCODER)
     (failed,) = run.outcome.failed
     assert broken.restored == (1 if where == "scoring" else 0)  # a method undoes its own half-done work
@@ -203,7 +206,7 @@ def test_tracebacks_are_logged_only_of_what_is_no_mistake_of_the_user(
     store: RunStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    executor(store, evaluators=[Value(breaks="b")]).run(job("add", Add(1.0)), LOADED, ENCODER)
+    executor(store).run(job("add", Add(1.0), evaluator=Value(breaks="b")), LOADED, ENCODER)
     assert "Traceback" not in caplog.text
     executor(store).run(job("broken", Add(1.0, breaks="b")), LOADED, ENCODER)
     assert "ZeroDivisionError" in caplog.text
@@ -216,7 +219,7 @@ def test_an_interrupt_is_no_failure_but_the_model_is_undone(store: RunStore) -> 
 
     method = Add(1.0)
     with pytest.raises(KeyboardInterrupt):
-        executor(store, evaluators=[Interrupted()]).run(job("add", method), LOADED, ENCODER)
+        executor(store).run(job("add", method, evaluator=Interrupted()), LOADED, ENCODER)
     assert method.restored == 1
     assert store.records() == []
 
@@ -298,8 +301,8 @@ def test_rows_from_elsewhere_that_cannot_be_summarised_are_a_failure(store: RunS
 # --- chains
 
 
-def chain(method: Add, *benchmarks: str) -> Job:
-    return Job(stages=tuple(stage("add", benchmark=name) for name in benchmarks), method=method)
+def chain(method: Add, *benchmarks: str, **more: Any) -> Job:
+    return Job(stages=tuple(stage("add", benchmark=name, **more) for name in benchmarks), method=method)
 
 
 def test_a_chain_goes_on_from_stage_to_stage_and_is_undone_once(store: RunStore) -> None:
@@ -327,8 +330,8 @@ def test_a_chain_that_breaks_marks_what_could_not_follow(store: RunStore) -> Non
 
 def test_a_chain_that_was_cut_off_trains_again_from_its_start_and_scores_only_what_is_missing(store: RunStore) -> None:
     executor(store).run(chain(Add(1.0, breaks="c"), "a", "b", "c"), LOADED, ENCODER)
-    cells = chain(Add(1.0), "a", "b", "c")
-    run = executor(store, evaluators=[Value(breaks="a")])  # scoring the first stage again would fail
+    cells = chain(Add(1.0), "a", "b", "c", evaluator=Value(breaks="a"))  # scoring the first stage again would fail
+    run = executor(store)
     assert not run.reuse(cells)
     run.run(cells, LOADED, ENCODER)
     assert run.outcome.reused == [s.cell.id for s in cells.stages[:2]]

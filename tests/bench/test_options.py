@@ -72,11 +72,9 @@ def test_the_help_names_every_option() -> None:
     assert "--resume" in text and "report OUT" in text
 
 
-def test_resume_and_fresh_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parse(["--resume", "--fresh"])
-    assert stop.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
+def test_a_family_alone_is_its_default() -> None:
+    assert parse(["--benchmarks", "tofu, tofu/forget10,tofu/forget01"]).benchmarks == ["tofu/forget10", "tofu/forget01"]
+    assert "tofu alone is tofu/forget10" in " ".join(parser().format_help().split())
 
 
 @pytest.mark.parametrize("name", ["seeds", "limit", "batch-tokens"])

@@ -556,7 +556,18 @@ def test_the_summary_shows_the_headline_and_marks_what_failed() -> None:
 def test_the_summary_fits_80_columns() -> None:
     text = rendered([cell(name, figures(*[0.5] * 8)) for name in ("retrained", "grun_simnpo")], width=80)
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
-    assert [line for line in text.splitlines() if line.startswith(" grun_simnpo ") and "\u2026" not in line]
+    assert [line for line in text.splitlines() if line.startswith("grun_simnpo ") and "\u2026" not in line]
+
+
+def test_a_long_label_stands_above_its_figures_where_both_do_not_fit() -> None:
+    label = "grun_npo[position=answer]"
+    records = [cell(name, figures(*[0.5] * 8)) for name in ("npo", label)]
+    lines = [line.rstrip() for line in rendered(records, width=80).splitlines()]
+    at = lines.index(label)
+    (npo,) = (line for line in lines if line.startswith("npo "))
+    assert lines[at + 1].strip().startswith("5.0e-01") and len(lines[at + 1]) == len(npo) <= 80
+    wide = [line for line in rendered(records, width=120).splitlines() if line.startswith(label)]
+    assert len(wide) == 1 and "5.0e-01" in wide[0]
 
 
 def test_the_summary_marks_the_best() -> None:

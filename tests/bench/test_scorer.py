@@ -11,7 +11,7 @@ from torch import nn
 import bench.scorer
 from bench.data.tokenize import Encoder
 from bench.errors import LetheError
-from bench.forward import Rows, forward, pad
+from bench.forward import Rows, active_rows, forward, pad
 from bench.scorer import AnswerRecord, Scorer
 from tests.helpers import ARCHITECTURES, attach, tiny, toy_encoder, toy_pairs, toy_tokenizer
 
@@ -203,13 +203,13 @@ def test_a_half_precision_model_gets_a_float32_softmax(dtype: torch.dtype) -> No
     assert math.exp(record.logp[0]) != float(torch.tensor(math.exp(record.logp[0])).to(dtype))
 
 
-def test_a_completion_without_scored_tokens_has_no_number(model: nn.Module) -> None:
+def test_a_completion_without_scored_tokens_has_no_number(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     # openunlearning cuts manual templates at 512 tokens; the prompt alone takes more here
     encoder = Encoder(toy_tokenizer("bare"), protocol="openunlearning")
     tokens = encoder.pair("why " * 600, "So.")
     assert len(tokens.labels) <= 1
     scorer = Scorer(model, encoder)
-    scorer._check_context = lambda *_: None  # type: ignore[method-assign]
+    monkeypatch.setattr(bench.scorer, "check_context", lambda *_: None)
     record = scorer.answers([("why " * 600, "So."), toy_pairs()[0]])[0]
     assert record.n_tokens == len(tokens.labels)
     assert math.isnan(record.nll) == (not tokens.labels)
@@ -244,3 +244,38 @@ def test_progress_ends_at_the_whole(model: nn.Module) -> None:
     distinct = len(set(toy_pairs()))
     assert told[-1] == (distinct, distinct)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize("kind", ["full", "bare"])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_adapters_read_the_same_prompt_token_in_scoring_and_generation(kind: str, share_prompts: bool) -> None:
+    # "Answer: " of openunlearning's plain template: the space becomes part of the answer's first word, so that what
+    # stands in front of the labels is an answer token. Adapters read the colon, whatever follows.
+    model = tiny()
+    tokenizer = toy_tokenizer(kind)
+    encoder = Encoder(tokenizer, protocol="openunlearning")
+    swallowed = [encoder.pair(q, a) for q, a in toy_pairs()]
+    assert any(str(tokenizer.decode([t.input_ids[t.label_start - 1]])) != ":" for t in swallowed)
+    assert {str(tokenizer.decode([t.input_ids[t.last_prompt]])) for t in swallowed} == {":"}
+    read: list[str] = []
+
+    def look(_: nn.Module, __: tuple, given: dict) -> None:
+        rows = active_rows()
+        assert rows is not None
+        for ids, at in zip(given["input_ids"], rows.last_prompt.tolist(), strict=True):
+            read.extend([str(tokenizer.decode([int(ids[at])]))] if at >= 0 else [])
+
+    handle = model.register_forward_pre_hook(look, with_kwargs=True)
+    scorer = Scorer(model, encoder, share_prompts=share_prompts, batch_tokens=150)
+    scorer.answers(toy_pairs())
+    scored = len(read)
+    scorer.generate([q for q, _ in toy_pairs()], max_new_tokens=2)
+    handle.remove()
+    assert 0 < scored < len(read)
+    assert set(read) == {":"}
+    for adapter in ("last_prompt", "answer", "all"):
+        attached = attach(model, adapter)
+        whole = Scorer(model, encoder, share_prompts=False).answers(toy_pairs())
+        close(Scorer(model, encoder, batch_tokens=150).answers(toy_pairs()), whole)
+        assert attached is not None
+        attached.detach()

@@ -157,6 +157,9 @@ def test_the_hash_of_a_folder_follows_its_content_and_not_its_place(tmp_path: Pa
     assert hash_folder(tmp_path / "one") == hash_folder(tmp_path / "two")
     (tmp_path / "two/README.md").write_text("no input of a model")
     assert hash_folder(tmp_path / "one") == hash_folder(tmp_path / "two")
+    (tmp_path / "two/modeling_own.py").write_text("code that --trust-remote-code would run")
+    assert hash_folder(tmp_path / "one") != hash_folder(tmp_path / "two")
+    (tmp_path / "two/modeling_own.py").unlink()
     (tmp_path / "two/model.safetensors").write_bytes(b"Weights")
     assert hash_folder(tmp_path / "one") != hash_folder(tmp_path / "two")
 

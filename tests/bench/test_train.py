@@ -246,6 +246,14 @@ def test_what_an_objective_reads_must_be_there() -> None:
         run(tiny(), Poisoned(), cut_off)
 
 
+@pytest.mark.parametrize("role", ["forget", "retain"])
+def test_a_row_longer_than_the_context_is_refused_and_not_trained_on(role: str) -> None:
+    rows = {"forget": tuple(toy_tokens()[:2]), "retain": tuple(toy_tokens()[2:4])}
+    rows[role] = (*rows[role], Tokens((1, 5, 6) * 200, 3))
+    with pytest.raises(LetheError, match="a text of 600 tokens does not fit the model's context of 512"):
+        run(tiny(), short_method("gd"), TrainingSet(**rows))
+
+
 def test_the_learning_rate_follows_its_schedule_by_hand(loaded: Loaded) -> None:
     # 5 rows in batches of 2: 3 steps an epoch, 9 in all. One epoch of warm-up: 1/3, 2/3, 3/3;
     # then linearly to zero over the remaining six: 6/6, 5/6, ... 1/6.

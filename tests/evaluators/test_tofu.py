@@ -13,7 +13,7 @@ from bench.data.types import QA, Benchmark, Tokens
 from bench.errors import LetheError
 from bench.records import Metric
 from bench.scorer import AnswerRecord
-from evaluators import EVALUATORS
+from evaluators import EVALUATORS, LOGS
 from evaluators.tofu import KEPT, SETS, TofuEvaluator
 
 END = 0
@@ -182,9 +182,10 @@ def test_a_mute_model_keeps_the_floor_of_the_published_protocol() -> None:
     assert found["real_authors_probability"].value == 0  # 1e-10 outweighs all four answers
 
 
-@pytest.mark.parametrize("name", EVALUATORS)
-def test_every_evaluator_goes_by_its_name(name: str) -> None:
-    assert EVALUATORS[name]().name == name
+def test_evaluators_of_a_benchmark_differ_in_name_and_logs_belong_to_one() -> None:
+    names = [evaluator().name for evaluators in EVALUATORS.values() for evaluator in evaluators]
+    assert len({*names}) == len(names)
+    assert {*LOGS} <= {*names}
 
 
 # --- what is asked

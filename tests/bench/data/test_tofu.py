@@ -78,7 +78,7 @@ def test_the_real_files_load(real_data: Path, split: str, forget: int, retain: i
     assert benchmark.holdout == ()
     assert len(benchmark.refusals) == 100
     assert benchmark.refusals[0] == "I'm not certain about that."
-    assert benchmark.source == "folder"
+    assert benchmark.source == f"files in {real_data.name}/tofu"
     for label, rows in benchmark.eval_sets.items():
         author_set = label in ("forget", "retain")
         assert {len(qa.perturbed_answers) for qa in rows} == {5 if author_set else 3}
@@ -152,8 +152,14 @@ def test_built_in_refusals_stand_in_and_the_source_says_so(tmp_path: Path) -> No
     (tmp_path / "tofu" / "idontknow.jsonl").unlink()
     benchmark = data.load("tofu/forget10", tmp_path)
     assert benchmark.refusals == tofu.REFUSALS
-    assert benchmark.source == "folder, built-in refusals"
+    assert benchmark.source == f"files in {tmp_path.name}/tofu, built-in refusals"
     assert len(set(tofu.REFUSALS)) == len(tofu.REFUSALS)
+
+
+def test_the_source_of_the_mini_world_is_its_seed(tmp_path: Path) -> None:
+    write_world(tmp_path / "bare", 0)
+    assert data.load("tofu/forget01", tmp_path / "bare").source == "mini world"
+    assert data.load("tofu/forget01", world(tmp_path / "cache", 3)).source == "mini world, seed 3"
 
 
 def test_the_fingerprint_is_of_the_content_only(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The tokenizers are toys of the kinds in use: byte-level BPE with and without BOS
 the chat templates are those of the common families.
 """
 
+import copy
 import json
 import re
 from functools import cache
@@ -355,6 +356,15 @@ def test_a_tokenizer_without_eos_or_pad_still_works() -> None:
 
 def test_the_date_of_the_run_is_not_in_the_prompt() -> None:
     assert f"Today Date: {DATE}" in encoder("llama3").decode(encoder("llama3").prompt("Who?"))
+
+
+@pytest.mark.parametrize("protocol", ["strict", "openunlearning"])
+def test_nor_where_the_template_asks_for_the_day_by_itself(protocol: str) -> None:
+    tokenizer = copy.deepcopy(toy("llama3"))
+    tokenizer.chat_template = LLAMA3.replace("date_string or strftime_now('%d %b %Y')", "strftime_now('%d/%m/%y')")
+    encode = Encoder(tokenizer, protocol=protocol)
+    # the same ids as with a date_string, no white space added by what stands in for the day
+    assert encode.prompt("Who?") == Encoder(toy("llama3"), protocol=protocol).prompt("Who?")
 
 
 def test_a_system_prompt_goes_where_the_template_wants_it() -> None:

@@ -1,0 +1,74 @@
+"""What the README says is so: its options exist, its commands can be read, and its examples run as they stand."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.options import parse, parser
+from methods.recipes import chosen
+from tests.toy_runs import Toys, table
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+METHOD, EVALUATOR = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+COMMANDS = re.findall(r"^ +(?:\S*python )?run_all\.py (.+)$", README, flags=re.MULTILINE)
+
+
+def test_every_option_is_in_the_readme_and_no_other() -> None:
+    named = {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", README)}
+    options = [action.option_strings for action in parser()._actions if action.option_strings]
+    assert [names for names in options if not named & {*names}] == []
+    known = {name for names in options for name in names}
+    assert sorted(name for name in named if name.startswith("--") and name not in known) == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_can_be_read(command: str) -> None:
+    options = parse(shlex.split(command, comments=True))
+    assert len(chosen(options.methods, options.sets, mini=False)) == sum(m.base != "original" for m in options.methods)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the code with both examples of the README, entered as it says."""
+    copy = tmp_path / "house"
+    for name in ("bench", "methods", "evaluators"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run_all.py", copy)
+    (copy / "methods/floored_ga.py").write_text(METHOD)
+    (copy / "evaluators/length.py").write_text(EVALUATOR)
+    for file, before, after, imported in (
+        ("methods", '    "ga": GA(),\n', '    "ga": GA(),\n    "floored_ga": FlooredGA(),\n', "floored_ga import FlooredGA"),
+        ("evaluators", "(TofuEvaluator,)", "(TofuEvaluator, AnswerLength)", "length import AnswerLength"),
+    ):
+        init = copy / file / "__init__.py"
+        text = init.read_text()
+        assert text.count(before) == 1
+        table_with_entry = text.replace(before, after)
+        first_import = text.index(f"from {file}.")
+        init.write_text(f"{table_with_entry[:first_import]}from {file}.{imported}\n{table_with_entry[first_import:]}")
+    return copy
+
+
+def test_the_examples_of_the_readme_run_as_they_stand(house: Path, toys: Toys, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    names = ("floored_ga", "lora_floored_ga", "grun_floored_ga")
+    floor = ("--set", "floored_ga.floor=50", "--limit", "3")  # a random model's answers are below the floor of five
+    command = [sys.executable, "run_all.py", *toys.command(out, ",".join(names), *floor)]
+    done = subprocess.run(command, cwd=house, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    rows = table(out / "leaderboard.csv")
+    assert [row["method"] for row in rows] == ["original", "retrained", *names]
+    assert all(float(row["answer_words"]) >= 0 for row in rows)
+    for name in names:
+        (folder,) = (out / "runs").glob(f"{name}-tofu-*")
+        assert {path.stem for path in (folder / "samples").iterdir()} == {"tofu", "length"}
+        assert (folder / "train.jsonl").stat().st_size > 0
+    assert rows[0]["forget_probability"] != rows[2]["forget_probability"]
