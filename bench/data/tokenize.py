@@ -30,6 +30,10 @@ MANUAL_MAX_LENGTH = 512
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|return|>")
 """Tokens that end a turn in common chat formats; those a tokenizer knows stop a generation beside its eos."""
 
+PEER_SYSTEM = "You are a helpful assistant."
+PEER_SYSTEM_FORMATS = ("<|start_header_id|>", "<|im_start|>", "<|user|>")
+"""open-unlearning gives this system prompt to Llama-3, Qwen2.5, Phi-3.5 and Zephyr, and none to Llama-2 and Gemma."""
+
 _MARK = "LETHE-ANSWER-GOES-HERE"
 
 
@@ -71,8 +75,11 @@ class Encoder:
         self.tokenizer = tokenizer
         self.protocol = protocol
         self.max_length = max_length
-        self.system = system
         self.name, self._template = _choose_template(tokenizer, template)
+        peer_format = any(mark in str(tokenizer.chat_template) for mark in PEER_SYSTEM_FORMATS)
+        if system is None and protocol == "openunlearning" and self._template is None and peer_format:
+            system = PEER_SYSTEM
+        self.system = system
         if system is not None and self._template is not None:
             raise LetheError(
                 f"template {self.name!r} has no place for a system prompt, got {system[:60]!r}; "
