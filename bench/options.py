@@ -105,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
         help="a hyperparameter, e.g. npo.beta=0.2, also of every variant of that method; repeatable",
     )
     what.add_argument(
-        "--limit", type=_whole, default=None, metavar="N", help="only the first N rows of every set: for trying things out"
+        "--limit",
+        type=_whole,
+        default=None,
+        metavar="N",
+        help="only the first N rows of every set, to try things out",
     )
     where = p.add_argument_group("models and data")
     where.add_argument(

@@ -44,7 +44,12 @@ def house(tmp_path: Path) -> Path:
     (copy / "methods/floored_ga.py").write_text(METHOD)
     (copy / "evaluators/length.py").write_text(EVALUATOR)
     for file, before, after, imported in (
-        ("methods", '    "ga": GA(),\n', '    "ga": GA(),\n    "floored_ga": FlooredGA(),\n', "floored_ga import FlooredGA"),
+        (
+            "methods",
+            '    "ga": GA(),\n',
+            '    "ga": GA(),\n    "floored_ga": FlooredGA(),\n',
+            "floored_ga import FlooredGA",
+        ),
         ("evaluators", "(TofuEvaluator,)", "(TofuEvaluator, AnswerLength)", "length import AnswerLength"),
     ):
         init = copy / file / "__init__.py"

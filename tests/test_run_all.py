@@ -15,7 +15,7 @@ import torch
 
 import bench.grid
 import run_all
-from bench.report import HEADLINE
+from bench.tables import HEADLINE
 from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys, reports, save_model, table

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from bench.cache import MANIFEST
 from bench.data.files import SUFFIXES, Table, describe, find_file, read_lines, read_table
 from bench.data.types import QA, Benchmark
 from bench.errors import LetheError, unknown
@@ -173,12 +172,10 @@ def _refusals(root: Path | None) -> tuple[tuple[str, ...], str]:
 
 def _describe_folder(root: Path) -> str:
     """For the record, which is to be the same on every machine: never where the folder lies."""
-    if not (root / "corpus").is_dir():
-        return f"files in {root.resolve().name}/tofu"
     try:
-        seed = json.loads((root / MANIFEST).read_text(encoding="utf-8"))["key"]["seed"]
+        seed = json.loads((root / "world.json").read_text(encoding="utf-8"))["seed"]
     except (OSError, ValueError, KeyError, TypeError):
-        return "mini world"  # one that is not from the cache
+        return f"files in {root.resolve().name}/tofu"
     return f"mini world, seed {seed}"
 
 

@@ -95,6 +95,7 @@ def make_world(seed: int) -> dict[str, str]:
     for name, group in (("authors", authors), ("real_authors", known), ("world_facts", world_facts)):
         texts = [{"row": index, **text} for index, fact in enumerate(group) for text in _training_texts(rng, fact)]
         files[f"corpus/{name}.jsonl"] = _lines(texts)
+    files["world.json"] = json.dumps({"seed": seed}) + "\n"
     return files
 
 

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from bench.errors import LetheError
 from bench.records import Metric, missing
-from bench.report import HEADLINE, escape_latex, failures, summary_table, write_reports
+from bench.latex import escape_latex
+from bench.report import failures, summary_table, write_reports
+from bench.tables import HEADLINE
 from bench.store import Record, RunStore, write_json, write_metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden"

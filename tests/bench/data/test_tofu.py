@@ -158,7 +158,7 @@ def test_built_in_refusals_stand_in_and_the_source_says_so(tmp_path: Path) -> No
 
 def test_the_source_of_the_mini_world_is_its_seed(tmp_path: Path) -> None:
     write_world(tmp_path / "bare", 0)
-    assert data.load("tofu/forget01", tmp_path / "bare").source == "mini world"
+    assert data.load("tofu/forget01", tmp_path / "bare").source == "mini world, seed 0"
     assert data.load("tofu/forget01", world(tmp_path / "cache", 3)).source == "mini world, seed 3"
 
 
