@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import LetheError
-from bench.records import Metric, missing
 from bench.latex import escape_latex
+from bench.records import Metric, missing
 from bench.report import failures, summary_table, write_reports
-from bench.tables import HEADLINE
 from bench.store import Record, RunStore, write_json, write_metrics
+from bench.tables import HEADLINE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 METHODS = ("ga", "npo", "grun_npo")

@@ -12,6 +12,8 @@ import pytest
 from bench import data
 from bench.data import tofu
 from bench.errors import LetheError
+from bench.mini.build import world
+from bench.mini.world import write_world
 
 Rows = list[dict[str, Any]]
 
