@@ -449,7 +449,7 @@ def test_a_template_that_ends_in_a_line_break_gets_a_second_terminator() -> None
 @pytest.mark.parametrize(("name", "expected"), [("llama3", True), ("qwen", True), ("gemma", False), ("llama2", False)])
 def test_the_peers_system_prompt_goes_to_the_formats_it_gives_it_to(name: str, expected: bool) -> None:
     prompts = [encoder(name, protocol) for protocol in ("openunlearning", "strict")]
-    texts = [e.tokenizer.decode(e.prompt("Who?")) for e in prompts]
+    texts = [e.tokenizer.decode(list(e.prompt("Who?"))) for e in prompts]
     assert ["You are a helpful assistant." in text for text in texts] == [expected, False]
 
 
