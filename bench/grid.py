@@ -80,6 +80,8 @@ class Grid:
         chosen = {kind: [make(protocol=options.protocol) for make in evaluators[kind]] for kind in kinds}
         grid = cls(options=options, evaluators=chosen, logs=logs)
         late: list[tuple[Checkpoint, Job]] = []
+        if options.model != MINI and options.retrained is None and not options.dry_run:
+            progress.note("without --retrained there is no forget quality: it compares with a retrained model")
         for chain in chains(options, root):
             pairs = [checkpoints(options, root, request.judged.name, progress) for request in chain]
             original = pairs[-1][0]  # the last split holds all that a chain is to forget, so its model knows all of it

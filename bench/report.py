@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import LetheError
 from bench.latex import latex
 from bench.store import Record, write_text
 from bench.tables import (
@@ -60,9 +61,13 @@ def summary_table(records: Sequence[Record], *, methods: Sequence[str] = ()) -> 
 
 
 def failures(records: Iterable[Record]) -> list[tuple[str, str]]:
-    """Cell id and last line of the error, for every cell that failed."""
+    """Cell id and last line of the error, for every cell that failed; what is no defect goes without its class."""
     failed = [record for record in records if record.status == "failed"]
-    return [(record.cell_id, (record.error.strip().splitlines() or ["no error was recorded"])[-1]) for record in failed]
+    reasons = [(record.error.strip().splitlines() or ["no error was recorded"])[-1] for record in failed]
+    return [
+        (r.cell_id, text.removeprefix(f"{LetheError.__module__}.LetheError: "))
+        for r, text in zip(failed, reasons, strict=True)
+    ]
 
 
 # --- CSV

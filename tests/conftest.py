@@ -1,6 +1,7 @@
 """What every test shares: no network, no progress bars, few threads, and the folder of real benchmark files."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 THREADS = int(os.environ.get("LETHE_TEST_THREADS", "1"))
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests interrupt themselves, and what they start
 
 settings.register_profile("lethe", deadline=None, derandomize="CI" in os.environ)  # a busy machine is no failure
 settings.load_profile("lethe")

@@ -17,7 +17,7 @@ from tests.toy_runs import Toys, table
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 METHOD, EVALUATOR = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = re.findall(r"^ +(?:\S*python )?run_all\.py (.+)$", README, flags=re.MULTILINE)
+COMMANDS = re.findall(r"^ +(?:\S*python )?run_all\.py (--.+)$", README, flags=re.MULTILINE)
 
 
 def test_every_option_is_in_the_readme_and_no_other() -> None:

@@ -634,8 +634,8 @@ def test_the_command_says_plain_lines_when_piped_and_nothing_on_stderr(toys: Toy
     lines = done.stdout.splitlines()
     assert lines[0] == "[1/4] retrained tofu/forget10 s0 | starting"
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
-    steps = [line for line in lines if "] lora_npo tofu/forget10 s0 | step 2/2 | forget " in line]
-    assert len(steps) == 1 and " retain " in steps[0]
+    steps = [line for line in lines if "] lora_npo tofu/forget10 s0 | step 2/2 | 0 s left | " in line]
+    assert len(steps) == 1 and " | forget " in steps[0] and " retain " in steps[0]
     assert lines[-1].startswith("4 cells run, 0 found, 0 failed; ")
 
 
