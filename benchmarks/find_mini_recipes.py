@@ -6,7 +6,7 @@ Every trial is drawn from its method's grid below by a generator seeded with the
 scored on the mini worlds of seeds 1 and 2 (the reported one is seed 0). How much is left of the forget set is the mean
 of KS D and forget ROUGE-L, over both worlds; what is kept of `original`'s model utility and retain ROUGE-L is the worst
 of them. The recipe is the trial that forgets most: among those within 0.1 of the least left, the one that keeps most.
-(Two retrained models that differ only in their seed lie 0.12 to 0.17 apart in D, so less than 0.1 says nothing.) All
+(Two retrained models that differ only in their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) All
 trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped.
 """
 
