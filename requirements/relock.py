@@ -1,7 +1,7 @@
-"""Resolve the ranges of pyproject.toml anew and write the locks: the core, then what `dev` and `lm-eval` add to it.
+"""Resolve the ranges of pyproject.toml anew and write the locks: the core, then what `dev` adds to it.
 
 Run it with the oldest Python that is supported (`make lock PYTHON=python3.11`): every locked version then has a build
-for it. All is resolved together, so any of the locks can be installed beside any other. The pin of torch is raised by
+for it. All is resolved together, so both locks can be installed together. The pin of torch is raised by
 hand in main.lock; torch brings the CUDA packages of its own build along, so the locks leave those out.
 """
 
@@ -30,16 +30,13 @@ def main() -> None:
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     core, extras = project["dependencies"], project["optional-dependencies"]
     torch = re.findall(r"^torch==.*$", (HERE / "main.lock").read_text(encoding="utf-8"), re.MULTILINE)
-    together = resolve([*torch, *core, *extras["dev"], *extras["lm-eval"]])
+    together = resolve([*torch, *core, *extras["dev"]])
 
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as constraints:
         constraints.write("\n".join(together))
         constraints.flush()
-        main, dev, lm_eval = (
-            set(resolve([*core, *extra, "--constraint", constraints.name]))
-            for extra in ([], extras["dev"], extras["lm-eval"])
-        )
-    for name, lines in {"main": main, "dev": dev - main, "lm-eval": lm_eval - main}.items():
+        main, dev = (set(resolve([*core, *extra, "--constraint", constraints.name])) for extra in ([], extras["dev"]))
+    for name, lines in {"main": main, "dev": dev - main}.items():
         (HERE / f"{name}.lock").write_text("\n".join(sorted(lines, key=str.lower)) + "\n", encoding="utf-8")
 
 

@@ -128,9 +128,7 @@ def test_locks_hold_names_and_versions_and_leave_cuda_to_torch() -> None:
     assert [line for line in lines if re.match(r"nvidia|cuda|triton|pip==", line)] == []
 
 
-@pytest.mark.parametrize(
-    ("extra", "locks"), [(None, ["main"]), ("dev", ["main", "dev"]), ("lm-eval", ["main", "lm-eval"])]
-)
+@pytest.mark.parametrize(("extra", "locks"), [(None, ["main"]), ("dev", ["main", "dev"])])
 def test_every_declared_requirement_is_locked_within_its_range(extra: str | None, locks: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = {name: version for lock in locks for name, version in locked(f"{lock}.lock").items()}
@@ -140,5 +138,4 @@ def test_every_declared_requirement_is_locked_within_its_range(extra: str | None
 
 
 def test_no_package_is_locked_twice() -> None:
-    for extra in ("dev", "lm-eval"):
-        assert locked("main.lock").keys() & locked(f"{extra}.lock").keys() == set()
+    assert locked("main.lock").keys() & locked("dev.lock").keys() == set()
