@@ -1,19 +1,28 @@
 """Rows from files, hub or mini world, checked and tokenised."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import get_args
 
-from bench.data import tofu
+from bench.data import mmlu, tofu, wmdp
+from bench.data.corpora import Corpora
 from bench.data.types import Benchmark
-from bench.errors import unknown
+from bench.errors import LetheError, unknown
 
-BENCHMARKS: Mapping[str, ModuleType] = MappingProxyType({"tofu": tofu})
+BENCHMARKS: Mapping[str, ModuleType] = MappingProxyType({"tofu": tofu, "wmdp": wmdp, "mmlu": mmlu})
 """What stands before the "/" of a benchmark's name, and the module with its `DEFAULT`, `known` and `load`."""
+
+LM_EVAL = "lm_eval:"
+"""What stands before the name of a task of lm-evaluation-harness, or before the path of a file that defines one."""
+
+JUDGES = ("wmdp/chem", *mmlu.known())
+"""Benchmarks without anything to forget."""
 
 
 def known() -> list[str]:
-    """Every benchmark name, in the order of the table."""
+    """Every benchmark name, in the order of the table; "lm_eval:" takes any task behind it and is not listed."""
     return [name for module in BENCHMARKS.values() for name in module.known()]
 
 
@@ -23,14 +32,49 @@ def full_name(name: str) -> str:
     Raises:
         LetheError: there is no such benchmark.
     """
+    if name.startswith(LM_EVAL):
+        if not name.removeprefix(LM_EVAL).strip():
+            raise LetheError(f"benchmark {name!r} names no task; write {LM_EVAL}arc_easy or {LM_EVAL}./my_task.yaml")
+        return name
     if name in BENCHMARKS:
         return BENCHMARKS[name].DEFAULT
     if name not in known():
-        raise unknown("benchmark", name, known())
+        raise unknown("benchmark", name, [*known(), f"{LM_EVAL}TASK"])
     return name
 
 
-def load(benchmark: str, root: Path | None, *, limit: int | None = None) -> Benchmark:
-    """The rows of "tofu/forget10" or the like, from a folder or, without one, from the hub."""
+def family(name: str) -> str:
+    """The kind of a benchmark: "tofu", "wmdp", "mmlu" or "lm_eval".
+
+    >>> family("wmdp/bio"), family("lm_eval:arc_easy")
+    ('wmdp', 'lm_eval')
+    """
+    name = full_name(name)
+    return LM_EVAL[:-1] if name.startswith(LM_EVAL) else name.partition("/")[0]
+
+
+def judges_only(name: str) -> bool:
+    """Whether a benchmark has nothing to forget and is only asked, after every request."""
+    name = full_name(name)
+    return name.startswith(LM_EVAL) or name in JUDGES
+
+
+def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora: str = "auto") -> Benchmark:
+    """The rows of "tofu/forget10" or the like, from a folder or, without one, from the hub.
+
+    Args:
+        benchmark: one of `known`, or "lm_eval:" and a task, whose rows lm-evaluation-harness reads by itself.
+        root: the data folder; None reads the hub.
+        limit: keep the first rows of every set.
+        corpora: which texts to forget, where a benchmark has several: "auto", "raw" or "summaries".
+    """
     benchmark = full_name(benchmark)
-    return BENCHMARKS[benchmark.partition("/")[0]].load(benchmark, root, limit=limit)
+    if corpora not in get_args(Corpora):
+        raise unknown("corpora", corpora, get_args(Corpora))
+    if benchmark.startswith(LM_EVAL):
+        digest = hashlib.sha256(benchmark.encode())
+        file = Path(benchmark.removeprefix(LM_EVAL))
+        if file.is_file():
+            digest.update(file.read_bytes())
+        return Benchmark(name=benchmark, fingerprint=digest.hexdigest(), source="lm-evaluation-harness")
+    return BENCHMARKS[family(benchmark)].load(benchmark, root, limit=limit, corpora=corpora)

@@ -41,8 +41,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return read_table(path).rows
 
 
-def read_table(path: Path) -> Table:
-    """The rows of a file with their places."""
+def read_table(path: Path, *, bare: str | None = None) -> Table:
+    """The rows of a file with their places; with `bare`, a JSON text in place of an object is that field's value."""
     if path.suffix not in SUFFIXES:
         raise LetheError(f"cannot tell what {path} holds by its ending {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
@@ -52,9 +52,9 @@ def read_table(path: Path) -> Table:
         if path.suffix == ".csv":
             table = _csv(path, text)
         elif text.lstrip().startswith("["):
-            table = _json_array(path, text)
+            table = _json_array(path, text, bare)
         else:
-            table = _json_lines(path, text)
+            table = _json_lines(path, text, bare)
     if not table.rows:
         raise LetheError(f"{path} has no rows; get a whole copy of the file")
     return table
@@ -67,6 +67,17 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise LetheError(f"{path} has no lines; get a whole copy of the file")
     return lines
+
+
+def read_text_table(path: Path) -> Table:
+    """Every line of a plain text file as a row with the field "text", as it is but for its line break, empty or not."""
+    lines = _text(path).split("\n")  # not splitlines: a line of running text may hold U+2028 and its like
+    if not lines[-1]:
+        lines.pop()
+    if not any(line.strip() for line in lines):
+        raise LetheError(f"{path} has no lines; get a whole copy of the file")
+    rows: list[dict[str, Any]] = [{"text": line.removesuffix("\r")} for line in lines]
+    return Table(str(path), rows, "line", list(range(1, len(rows) + 1)))
 
 
 def find_file(folder: Path, stem: str) -> Path | None:
@@ -97,7 +108,7 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _json_lines(path: Path, text: str) -> Table:
+def _json_lines(path: Path, text: str, bare: str | None) -> Table:
     rows, numbers = [], []
     lines = text.split("\n")  # not splitlines: JSON strings may hold U+2028 and its like unescaped
     last = max((at for at, line in enumerate(lines) if line.strip()), default=-1)
@@ -113,12 +124,12 @@ def _json_lines(path: Path, text: str) -> Table:
                 f"{place}: not a whole JSON value ({error}){cut}; "
                 "expected one JSON object a line or one array of objects"
             ) from error
-        rows.append(_object(row, place))
+        rows.append(_object(row, place, bare))
         numbers.append(at + 1)
     return Table(str(path), rows, "line", numbers)
 
 
-def _json_array(path: Path, text: str) -> Table:
+def _json_array(path: Path, text: str, bare: str | None) -> Table:
     try:
         items = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -129,7 +140,7 @@ def _json_array(path: Path, text: str) -> Table:
     except (ValueError, RecursionError) as error:
         raise LetheError(f"{path}: not an array of JSON objects ({error}); get a whole copy of the file") from error
     numbers = list(range(1, len(items) + 1))
-    rows = [_object(item, f"{path}, item {n} (counted from 1)") for n, item in zip(numbers, items, strict=True)]
+    rows = [_object(item, f"{path}, item {n} (counted from 1)", bare) for n, item in zip(numbers, items, strict=True)]
     return Table(str(path), rows, "item", numbers)
 
 
@@ -181,7 +192,9 @@ def _parquet(path: Path) -> Table:
     return Table(str(path), rows, "row", list(range(1, len(rows) + 1)))
 
 
-def _object(value: object, place: str) -> dict[str, Any]:
+def _object(value: object, place: str, bare: str | None) -> dict[str, Any]:
+    if bare is not None and isinstance(value, str):
+        return {bare: value}
     if not isinstance(value, dict):
         raise LetheError(f"{place}: found {describe(value)}, expected a JSON object with named fields")
     return value

@@ -27,6 +27,8 @@ _TODAY = f"{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}\n"
 """In front of templates that ask for the day by themselves. The line break is not part of what they print."""
 MANUAL_MAX_LENGTH = 512
 """open-unlearning cuts prompts without a chat template here, and chats nowhere."""
+DOCUMENT_TOKENS = 512
+"""Documents are cut here, by GRUN (pyreft/dataset.py:916-965 of renjie3/GRUN) and, for biology, by the RMU recipe."""
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|return|>")
 """Tokens that end a turn in common chat formats; those a tokenizer knows stop a generation beside its eos."""
 
@@ -129,6 +131,33 @@ class Encoder:
             )
         return tokens
 
+    def document(self, text: str, *, max_tokens: int = DOCUMENT_TOKENS, prompt_share: float = 0.0) -> Tokens:
+        """Running text, the same under every protocol: no template, no terminator, what the tokenizer puts in front.
+
+        Args:
+            text: what to read; its beginning where it is too long.
+            max_tokens: at most this many tokens, those in front included.
+            prompt_share: this part of the tokens, rounded down but at least one token, is prompt and not scored.
+        """
+        ids, start = self._document(text, max_tokens, prompt_share)
+        return Tokens(ids, start)
+
+    def refused(
+        self, text: str, refusal: str, *, max_tokens: int = DOCUMENT_TOKENS, prompt_share: float = 0.0
+    ) -> Tokens:
+        """The prompt of `document`, then, behind a space and scored, a refusal and one terminator."""
+        ids, start = self._document(text, max_tokens, prompt_share)
+        labels = self._refusal(refusal, alone=ids[:start] == self._leading)
+        if self._eos_id is not None:
+            labels = (*labels, self._eos_id)
+        room = start if self.max_length is None else min(start, self.max_length - len(labels))
+        if room < 1:
+            raise LetheError(
+                f"the refusal {_beginning(refusal)} takes {len(labels)} tokens, which leaves none of {self.max_length} "
+                "for the document; shorten it or use a model with a longer context"
+            )
+        return Tokens((*ids[:room], *labels), room)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens removed."""
         kept = [int(i) for i in ids if int(i) not in self.stop_ids]
@@ -141,6 +170,42 @@ class Encoder:
         if self.protocol == "strict":
             return ()
         return tuple(at for at, i in enumerate(ids) if i == self._peer_pad_id)
+
+    # documents
+
+    def _document(self, text: str, max_tokens: int, prompt_share: float) -> tuple[tuple[int, ...], int]:
+        """The ids of a document and how many of them are prompt."""
+        if max_tokens < 2:
+            raise LetheError(f"max_tokens must be at least 2, got {max_tokens}")
+        if not 0 <= prompt_share < 1:
+            raise LetheError(f"prompt_share must be at least 0 and less than 1, got {prompt_share}")
+        ids = self._encode(text)
+        if len(ids) < 2:
+            raise LetheError(
+                f"the document {_beginning(text)} gives {len(ids)} tokens with this tokenizer, at least 2 are needed; "
+                "take it out of the corpus or use another tokenizer"
+            )
+        ids = ids[: max_tokens if self.max_length is None else min(max_tokens, self.max_length)]
+        return ids, max(1, int(prompt_share * len(ids)))
+
+    def _refusal(self, refusal: str, *, alone: bool) -> tuple[int, ...]:
+        """The ids of a refusal, behind other words or alone; how they begin differs in most tokenizers."""
+        refusal = refusal.strip()
+        before = self._ids(".")
+        joint = self._ids(f". {refusal}")
+        ids = self._ids(refusal) if alone or joint[: len(before)] != before else joint[len(before) :]
+        if not refusal or not ids:
+            raise LetheError(
+                f"the refusal {_beginning(refusal)} gives no token with this tokenizer; mend the list of refusals"
+            )
+        inside = self.stop_ids.intersection(ids)
+        if inside:
+            ender = self.tokenizer.convert_ids_to_tokens(min(inside))
+            raise LetheError(
+                f"the refusal {_beginning(refusal)} contains {ender!r}, which ends a turn for this tokenizer; "
+                "mend the list of refusals"
+            )
+        return ids
 
     # strict
 

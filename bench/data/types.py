@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +21,55 @@ class QA:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Document:
+    """A piece of running text to forget or to keep."""
+
+    id: str
+    """Benchmark, file and zero-based row: "wmdp/bio-forget-corpus/17"."""
+    text: str
+    topic: str
+    """What the text is about: "bio", "cyber"; requests of several topics are told apart by it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One multiple-choice question."""
+
+    id: str
+    """Benchmark, file and zero-based row: "mmlu/astronomy/3"."""
+    subject: str
+    """"bio", "cyber" or "chem" for WMDP, one of the 57 subjects for MMLU."""
+    question: str
+    choices: tuple[str, ...]
+    """Four for WMDP and MMLU, in the order of the file."""
+    answer: int
+    """Zero-based place of the right choice."""
+
+
+ChoiceScoring = Literal["letter", "text"]
+"""What a model is asked for: the letter of an option that the prompt lists, or the option's text without a list."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A forget request with everything that is needed to unlearn it and to judge the result."""
+    """A forget request with everything that is needed to unlearn it and to judge the result.
+
+    A benchmark that only judges (MMLU) has no forget and no retain rows.
+    """
 
     name: str
     """As given on the command line: "tofu/forget10"."""
-    forget: tuple[QA, ...]
-    retain: tuple[QA, ...]
+    forget: tuple[QA | Document, ...] = ()
+    """Questions with answers, or documents; never both."""
+    retain: tuple[QA | Document, ...] = ()
     eval_sets: Mapping[str, tuple[QA, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """"forget", "retain", "real_authors", "world_facts" for TOFU, in this order."""
+    questions: tuple[Question, ...] = ()
+    """Multiple choice, subject by subject."""
+    few_shot: Mapping[str, tuple[Question, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Solved examples by subject (MMLU's dev split), in the order of the file."""
+    choice_scoring: ChoiceScoring = "letter"
+    """"text" only where the data folder asks for it (the mini world, whose models cannot read letters)."""
     holdout: tuple[QA, ...] = ()
     """Rows that no model has seen; empty where the source has none."""
     refusals: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bench.data.files import SUFFIXES, find_file, read_lines, read_rows, read_table
+from bench.data.files import SUFFIXES, find_file, read_lines, read_rows, read_table, read_text_table
 from bench.errors import LetheError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -228,6 +228,40 @@ def test_plain_lines_are_stripped_and_must_be_there(tmp_path: Path) -> None:
     path.write_text(" \n")
     with pytest.raises(LetheError, match="has no lines"):
         read_lines(path)
+
+
+@quick
+@given(
+    lines=st.lists(TEXT.filter(lambda text: not {"\n", "\r"} & set(text)), min_size=1, max_size=5), ends=st.booleans()
+)
+@example(lines=["one\u2028two\x85three\x0cfour", "", " = five = "], ends=True)
+def test_lines_of_running_text_are_kept_as_they_are(tmp_path: Path, lines: list[str], ends: bool) -> None:
+    path = tmp_path / "lines.txt"
+    lines = [*lines, "last"]
+    for line_break in ("\n", "\r\n"):
+        path.write_text(line_break.join(lines) + line_break * ends, encoding="utf-8", newline="")
+        table = read_text_table(path)
+        assert [row["text"] for row in table.rows] == [lines[0].removeprefix("\ufeff"), *lines[1:]]
+        assert table.place(len(lines) - 1) == f"{path}, line {len(lines)}"
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\t\n"])
+def test_running_text_without_any_is_an_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text(content)
+    with pytest.raises(LetheError, match=r"lines\.txt has no lines; get a whole copy"):
+        read_text_table(path)
+
+
+def test_bare_texts_are_rows_where_they_are_asked_for(tmp_path: Path) -> None:
+    for name, content in (("a.jsonl", '"one"\n{"text": "two"}\n'), ("b.json", '["one", {"text": "two"}]')):
+        (tmp_path / name).write_text(content)
+        assert read_table(tmp_path / name, bare="text").rows == [{"text": "one"}, {"text": "two"}]
+        with pytest.raises(LetheError, match=r"found text 'one', expected a JSON object"):
+            read_table(tmp_path / name)
+    (tmp_path / "a.jsonl").write_text('"one"\n2\n')
+    with pytest.raises(LetheError, match=r"a\.jsonl, line 2: found a number 2, expected a JSON object"):
+        read_table(tmp_path / "a.jsonl", bare="text")
 
 
 def test_a_file_is_found_with_any_ending_in_a_fixed_order(tmp_path: Path) -> None:

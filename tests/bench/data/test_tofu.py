@@ -11,6 +11,8 @@ import pytest
 
 from bench import data
 from bench.data import tofu
+from bench.data.rows import REFUSALS
+from bench.data.types import QA
 from bench.errors import LetheError
 from bench.mini.build import world
 from bench.mini.world import write_world
@@ -93,8 +95,10 @@ def test_rows_of_the_real_files_keep_file_and_number_as_their_id(real_data: Path
     assert benchmark.eval_sets["world_facts"][0].id == "tofu/world_facts_perturbed/0"
     assert benchmark.eval_sets["world_facts"][0].answer == "Paris"
     # the question that occurs twice, with two answers
-    assert benchmark.retain[100].question == benchmark.retain[440].question
-    assert benchmark.retain[100].answer != benchmark.retain[440].answer
+    first, second = benchmark.retain[100], benchmark.retain[440]
+    assert isinstance(first, QA) and isinstance(second, QA)
+    assert first.question == second.question
+    assert first.answer != second.answer
 
 
 def test_limit_keeps_the_first_rows_of_every_set(real_data: Path) -> None:
@@ -153,9 +157,9 @@ def test_built_in_refusals_stand_in_and_the_source_says_so(tmp_path: Path) -> No
     write(tmp_path, toy_tables())
     (tmp_path / "tofu" / "idontknow.jsonl").unlink()
     benchmark = data.load("tofu/forget10", tmp_path)
-    assert benchmark.refusals == tofu.REFUSALS
+    assert benchmark.refusals == REFUSALS
     assert benchmark.source == f"files in {tmp_path.name}/tofu, built-in refusals"
-    assert len(set(tofu.REFUSALS)) == len(tofu.REFUSALS)
+    assert len(set(REFUSALS)) == len(REFUSALS)
 
 
 def test_the_source_of_the_mini_world_is_its_seed(tmp_path: Path) -> None:
@@ -239,7 +243,7 @@ def test_offline_without_a_folder_names_data(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_an_unknown_benchmark_is_an_error_with_the_nearest_name(tmp_path: Path) -> None:
-    assert data.known() == ["tofu/forget01", "tofu/forget05", "tofu/forget10"]
+    assert tofu.known() == ["tofu/forget01", "tofu/forget05", "tofu/forget10"]
     for name in ("tofu/forget1", "tufo/forget10", "forget10"):
         with pytest.raises(
             LetheError, match=r"unknown benchmark '.*'; did you mean 'tofu/forget.*known: tofu/forget01"

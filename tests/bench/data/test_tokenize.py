@@ -606,3 +606,119 @@ def test_a_chat_template_that_breaks_or_drops_the_answer_is_an_error() -> None:
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     with pytest.raises(LetheError, match="leaves the assistant's message out"):
         Encoder(tokenizer)
+
+
+# documents
+
+READERS = [*PLAIN, "llama3", "qwen", "gemma", "llama2", "no_eos"]
+"""With and without something in front, with and without a chat template, which documents do not use."""
+LEADING = WITH_BOS | {"no_eos"}
+
+
+def read(name: str, text: str) -> list[int]:
+    """What the tokenizer itself makes of a text, with what it puts in front."""
+    return toy(name)(text, add_special_tokens=True)["input_ids"]
+
+
+@pytest.mark.parametrize("name", READERS)
+@many
+@given(data=st.data(), max_tokens=st.integers(2, 40), share=st.sampled_from([0.0, 0.5, 0.8, 0.999]))
+def test_documents_keep_their_beginning_and_nothing_is_added(
+    name: str, data: st.DataObject, max_tokens: int, share: float
+) -> None:
+    text = data.draw(text_for(name)) + " The author was born in Chile."
+    tokens = encoder(name).document(text, max_tokens=max_tokens, prompt_share=share)
+    whole = read(name, text)
+    assert list(tokens.input_ids) == whole[:max_tokens]
+    assert (name in LEADING) == (tokens.input_ids[0] == toy(name).bos_token_id)
+    assert tokens.label_start == max(1, int(share * len(tokens.input_ids)))
+    assert tokens.labels and tokens.hidden == () and tokens.anchor is None
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("share", [0.0, 0.8])
+def test_documents_are_the_same_under_both_protocols_and_every_template(name: str, share: float) -> None:
+    text = CORPUS[2]
+    expected = encoder(name).document(text, prompt_share=share)
+    assert encoder(name, "openunlearning").document(text, prompt_share=share) == expected
+    assert encoder(name, template="plain").document(text, prompt_share=share) == expected
+    n = len(read(name, text))
+    assert expected.label_start == (max(1, int(0.8 * n)) if share else 1)
+
+
+@pytest.mark.parametrize("name", READERS)
+@many
+@given(data=st.data(), share=st.sampled_from([0.0, 0.5, 0.8]))
+def test_a_refusal_follows_the_first_part_of_a_document(name: str, data: st.DataObject, share: float) -> None:
+    refusal = data.draw(KNOWN.filter(str.strip))
+    encode, text = encoder(name), CORPUS[3]
+    document = encode.document(text, prompt_share=share)
+    tokens = encode.refused(text, refusal, prompt_share=share)
+    assert tokens.label_start == document.label_start
+    assert tokens.input_ids[: tokens.label_start] == document.input_ids[: document.label_start]
+    eos = toy(name).eos_token_id
+    assert (tokens.labels[-1] == eos) == (eos is not None)
+    assert sum(i in encode.stop_ids for i in tokens.labels) == (eos is not None)
+    assert words(encode.decode(tokens.labels)) == words(refusal)
+    assert encoder(name, "openunlearning").refused(text, refusal, prompt_share=share) == tokens
+
+
+@pytest.mark.parametrize("name", ["bos", "gpt2", "llama2_plain", "unigram"])
+def test_a_refusal_begins_like_a_word_behind_words(name: str) -> None:
+    tokens = encoder(name).refused(CORPUS[2], "The end.", prompt_share=0.8)
+    first = toy(name).convert_ids_to_tokens(tokens.labels[0])
+    assert first[0] in "Ġ▁" and not first.startswith(("ĠĠ", "▁▁"))
+    joined = encoder(name).decode(tokens.input_ids)
+    assert joined.endswith(" The end.") and not joined.endswith("  The end.")
+
+
+def test_a_refusal_without_a_document_in_front_begins_a_text() -> None:
+    tokens = encoder("bos").refused(CORPUS[2], " The end. ", prompt_share=0.0)
+    assert list(tokens.input_ids) == [*read("bos", "The end."), toy("bos").eos_token_id]
+    assert tokens.label_start == 1
+    # no BOS: the first token of the text stands in front
+    tokens = encoder("gpt2").refused(CORPUS[2], "The end.", prompt_share=0.0)
+    assert list(tokens.input_ids[:1]) == read("gpt2", CORPUS[2])[:1]
+    assert list(tokens.labels[:-1]) == read("gpt2", " The end.")
+
+
+def test_the_longest_context_cuts_documents_and_the_prompts_of_refusals() -> None:
+    encode = Encoder(toy("bos"), max_length=12)
+    assert list(encode.document(CORPUS[0]).input_ids) == read("bos", CORPUS[0])[:12]
+    tokens = encode.refused(CORPUS[0], "The end of it.", prompt_share=0.9)
+    assert (
+        len(tokens.input_ids) == 12
+        and list(tokens.input_ids[: tokens.label_start]) == read("bos", CORPUS[0])[: tokens.label_start]
+    )
+    assert words(encode.decode(tokens.labels)) == "The end of it."
+    with pytest.raises(LetheError, match=r"the refusal .Jaime .* takes \d+ tokens, which leaves none of 12"):
+        encode.refused(CORPUS[0], CORPUS[3])
+
+
+def test_a_document_is_at_least_two_tokens() -> None:
+    assert len(encoder("bos").document("a").input_ids) == 2
+    with pytest.raises(LetheError, match="the document 'a' gives 1 tokens with this tokenizer, at least 2 are needed"):
+        encoder("gpt2").document("a")
+    with pytest.raises(LetheError, match="the document '' gives 1 tokens"):
+        encoder("bos").document("")
+    with pytest.raises(LetheError, match="the document 'a' gives 1 tokens"):
+        encoder("gpt2").refused("a", "No idea.")
+
+
+def test_the_beginning_mark_is_not_doubled_where_the_text_spells_it() -> None:
+    assert encoder("bos").document("<s>Who?").input_ids == encoder("bos").document("Who?").input_ids
+
+
+def test_shares_and_lengths_out_of_range_are_errors() -> None:
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(LetheError, match="prompt_share must be at least 0 and less than 1, got"):
+            encoder("bos").document(CORPUS[0], prompt_share=share)
+    with pytest.raises(LetheError, match="max_tokens must be at least 2, got 1"):
+        encoder("bos").refused(CORPUS[0], "No.", max_tokens=1)
+
+
+def test_refusals_without_tokens_or_with_an_end_of_turn_are_errors() -> None:
+    with pytest.raises(LetheError, match="the refusal '' gives no token with this tokenizer"):
+        encoder("bos").refused(CORPUS[0], "  ", prompt_share=0.8)
+    with pytest.raises(LetheError, match=r"the refusal 'No\.</s>' contains '</s>', which ends a turn"):
+        encoder("bos").refused(CORPUS[0], "No.</s>", prompt_share=0.8)
