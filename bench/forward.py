@@ -18,13 +18,18 @@ from torch import Tensor, nn
 from bench.data.types import Tokens
 from bench.errors import LetheError
 
+CACHED = -1
+"""In `Rows.last_prompt`: an earlier call had the last prompt token, and the cache has it now."""
+LATER = -2
+"""In `Rows.last_prompt`: the last prompt token comes in a later call; this one reads what stands before it."""
+
 
 @dataclass(kw_only=True, eq=False)
 class Rows:
     """What the rows of the running forward are. B rows, T columns in this call."""
 
     last_prompt: Tensor
-    """(B,) column of the last prompt token; -1 where it lies in the cache already."""
+    """(B,) column of the last prompt token, or in all rows CACHED, or in all rows LATER."""
     valid: Tensor
     """(B, T) True at tokens, False at padding."""
     carry: dict[str, Tensor] = field(default_factory=dict)

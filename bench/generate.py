@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.forward import Rows, forward
+from bench.forward import CACHED, Rows, forward
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def _decode_step(
     """One token further: token (B,), mask (B, P), position (B,) -> logits (B, V) and the rows that were announced."""
     batch = torch.arange(len(token), device=token.device)
     rows = Rows(
-        last_prompt=torch.full_like(batch, -1),
+        last_prompt=torch.full_like(batch, CACHED),
         valid=torch.ones((len(token), 1), dtype=torch.bool, device=token.device),
         carry=carry,
     )

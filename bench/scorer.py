@@ -1,14 +1,15 @@
 """What evaluators ask a model: token-level records of answers, and greedy generations.
 
-Nothing is computed twice: repeats are dropped, also across evaluators; the prompt of several completions is encoded
-once and its key/value cache shared by all of them; batches are sorted by length and cut by a budget of tokens.
+Nothing is computed twice: repeats are dropped, also across evaluators; the prompt of several completions is read once
+and its key/value cache shared by all of them, and so is a long prefix of many prompts; batches are sorted by length and
+cut by a budget of tokens.
 """
 
-import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from bench.batching import in_batches
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
-from bench.forward import Rows, forward, pad
+from bench.encoded import Encoded, Piece, read
 from bench.generate import greedy
+from bench.gradients import gradient_norm
 from bench.logprobs import CHUNK, TokenStats, token_stats
 from bench.models import check_context
+from bench.prefixes import clusters
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,21 @@ class Counts:
     pairs: int = 0
     """Distinct (prompt, completion) that were forwarded."""
     prompts: int = 0
-    """Shared prompts that were encoded on their own, once for several completions."""
+    """Shared prompts that were read on their own, once for several completions."""
+    prefixes: int = 0
+    """Shared prefixes that were read on their own, once for several prompts."""
     tokens: int = 0
-    """Tokens forwarded to score answers, without padding."""
+    """Tokens forwarded to score answers, without padding; shared ones count once."""
     generations: int = 0
     """Distinct prompts that were continued."""
+
+
+class _Prompt(NamedTuple):
+    """What a generation starts from."""
+
+    ids: tuple[int, ...]
+    anchor: int
+    """The position that adapters take for the last prompt token."""
 
 
 @dataclass(eq=False)
@@ -79,14 +92,15 @@ class Scorer:
     model: nn.Module
     encoder: Encoder
     batch_tokens: int = 16384
-    """Padded tokens of one forward; halved by itself when memory runs out."""
+    """Padded tokens of one forward, those in its cache included; halved by itself when memory runs out."""
     share_prompts: bool = True
-    """Encode the prompt of several completions once. Off only to measure what it saves."""
+    """Read a prompt of several completions, or a prefix of several prompts, once. Off only to measure what it saves."""
     progress: Callable[[int, int], None] | None = None
     """Told (done, all) after every batch."""
     counts: Counts = field(default_factory=Counts)
     _answers: dict[Tokens, AnswerRecord] = field(default_factory=dict, repr=False)
-    _outputs: dict[tuple[tuple[int, ...], int], str] = field(default_factory=dict, repr=False)
+    _outputs: dict[tuple[int, frozenset[int]], dict[_Prompt, tuple[int, ...]]] = field(default_factory=dict, repr=False)
+    """By the most new tokens and the stop ids."""
 
     @property
     def protocol(self) -> str:
@@ -98,66 +112,105 @@ class Scorer:
 
     def answers(self, pairs: Sequence[tuple[str, str]]) -> list[AnswerRecord]:
         """Score every (question, answer); the order of the result is the order of `pairs`."""
-        tokens = [self.encoder.pair(question, answer) for question, answer in pairs]
-        check_context(self.model, max((len(t.input_ids) for t in tokens), default=0))
-        todo = [t for t in dict.fromkeys(tokens) if t not in self._answers]
-        by_prompt: dict[tuple, list[Tokens]] = defaultdict(list)
-        for t in todo:
+        return self.records([self.encoder.pair(question, answer) for question, answer in pairs])
+
+    def records(self, tokens: Sequence[Tokens]) -> list[AnswerRecord]:
+        """Score what is tokenised already; all but the last token must fit the model's context.
+
+        The order of the result is the order of `tokens`.
+        """
+        check_context(self.model, max((len(t.input_ids) - 1 for t in tokens), default=0))  # the last label is no input
+        groups: dict[tuple, list[Tokens]] = defaultdict(list)
+        for t in dict.fromkeys(tokens):
+            if t in self._answers:
+                continue
             if not t.labels:  # cut off by a protocol's limit: nothing to ask the model
                 self._answers[t] = AnswerRecord((), (), (), (), (), False)
                 continue
             prompt = t.input_ids[: t.label_start]
-            by_prompt[(prompt, tuple(h for h in t.hidden if h < t.label_start), t.last_prompt)].append(t)
-        groups = [g for g in by_prompt.values() if len(g) > 1 and self.share_prompts]
-        single = [t for g in by_prompt.values() if len(g) == 1 or not self.share_prompts for t in g]
-        done, everything = 0, len(single) + sum(map(len, groups))
+            alike = (prompt, tuple(h for h in t.hidden if h < t.label_start), t.last_prompt)
+            groups[alike if self.share_prompts else (t,)].append(t)
+        done, everything = 0, sum(map(len, groups.values()))
+        for prefix, members in self._by_prefix(list(groups.values())):
+            start = None if prefix is None else self._read_prefix(prefix)
 
-        def whole(batch: list[Tokens]) -> None:
-            nonlocal done
-            self._score_whole(batch)
-            done = self._tell(done + len(batch), everything)
+            def whole(batch: list[Tokens], start: Encoded | None = start) -> None:
+                nonlocal done
+                self._score_whole(batch, start)
+                done = self._tell(done + len(batch), everything)
 
-        def shared(batch: list[list[Tokens]]) -> None:
-            nonlocal done
-            self._score_shared(batch)
-            done = self._tell(done + sum(map(len, batch)), everything)
+            def shared(batch: list[list[Tokens]], start: Encoded | None = start) -> None:
+                nonlocal done
+                self._score_shared(batch, start)
+                done = self._tell(done + sum(map(len, batch)), everything)
 
-        single.sort(key=lambda t: (len(t.input_ids), t.input_ids))
-        self._in_batches(single, lambda t: len(t.input_ids), whole)
-        groups.sort(key=lambda g: (g[0].label_start, g[0].input_ids))
-        # The cache of a batch of prompts is held while their completions run, so the budget counts both.
-        self._in_batches(groups, lambda g: max(len(t.input_ids) for t in g), shared)
+            single = sorted((t for [t] in (g for g in members if len(g) == 1)), key=_by_length)
+            self._in_batches(single, lambda t: len(t.input_ids), whole)
+            several = sorted((g for g in members if len(g) > 1), key=lambda g: (g[0].label_start, g[0].input_ids))
+            # The cache of a batch of prompts is held while their completions run, so the budget counts both.
+            self._in_batches(several, lambda g: max(len(t.input_ids) for t in g), shared)
         return [self._answers[t] for t in tokens]
+
+    def _by_prefix(self, groups: list[list[Tokens]]) -> Iterator[tuple[Piece | None, list[list[Tokens]]]]:
+        """The groups, of one prompt each, by the prefix that is read once for them; first those without one."""
+        if not self.share_prompts:
+            yield None, groups
+            return
+        for cluster in clusters([_before_last(g[0]) for g in groups]):
+            members = [groups[i] for i in cluster.members]
+            yield Piece(members[0][0], 0, cluster.length) if cluster.length else None, members
 
     def generate(self, questions: Sequence[str], *, max_new_tokens: int = 200) -> list[str]:
         """Greedy continuations as text, stripped; the order of the result is the order of `questions`."""
-        prompts = [self.encoder.prompt(q) for q in questions]
-        anchors = {p: self.encoder.anchor(q) for p, q in zip(prompts, questions, strict=True)}
-        check_context(self.model, max(map(len, prompts), default=0), max_new_tokens)
-        todo = [p for p in dict.fromkeys(prompts) if (p, max_new_tokens) not in self._outputs]
-        todo.sort(key=lambda p: (len(p), p))
-        done = 0
+        prompts = [_Prompt(self.encoder.prompt(q), self.encoder.anchor(q)) for q in questions]
+        outputs = self._continue(prompts, max_new_tokens, self.encoder.stop_ids)
+        return [self.encoder.decode(ids).strip() for ids in outputs]
 
-        def run(batch: list[tuple[int, ...]]) -> None:
-            nonlocal done
+    def continue_ids(
+        self, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int, stop_ids: frozenset[int] | None = None
+    ) -> list[list[int]]:
+        """Greedy continuations of raw prompts, without the stop id; the order of the result is the order of `prompts`.
+
+        Args:
+            stop_ids: what ends a continuation; the encoder's where not given.
+        """
+        stops = self.encoder.stop_ids if stop_ids is None else stop_ids
+        outputs = self._continue([_Prompt(p, len(p) - 1) for p in prompts], max_new_tokens, stops)
+        return [list(ids) for ids in outputs]
+
+    def _continue(
+        self, prompts: Sequence[_Prompt], max_new_tokens: int, stop_ids: frozenset[int]
+    ) -> list[tuple[int, ...]]:
+        check_context(self.model, max((len(p.ids) for p in prompts), default=0), max_new_tokens)
+        done = self._outputs.setdefault((max_new_tokens, stop_ids), {})
+        todo = [p for p in dict.fromkeys(prompts) if p not in done]
+        todo.sort(key=lambda p: (len(p.ids), p))
+        told = 0
+
+        def run(batch: list[_Prompt]) -> None:
+            nonlocal told
             outputs = greedy(
                 self.model,
-                batch,
+                [p.ids for p in batch],
                 max_new_tokens=max_new_tokens,
-                stop_ids=self.encoder.stop_ids,
+                stop_ids=stop_ids,
                 pad_id=self.encoder.pad_id,
                 device=self._device,
-                hidden=[self.encoder.hidden(p) for p in batch],
-                anchors=[anchors[p] for p in batch],
+                hidden=[self.encoder.hidden(p.ids) for p in batch],
+                anchors=[p.anchor for p in batch],
             )
-            for prompt, ids in zip(batch, outputs, strict=True):
-                self._outputs[prompt, max_new_tokens] = self.encoder.decode(ids).strip()
+            done.update((p, tuple(ids)) for p, ids in zip(batch, outputs, strict=True))
             self.counts.generations += len(batch)
-            done = self._tell(done + len(batch), len(todo))
+            told = self._tell(told + len(batch), len(todo))
 
         # Few rows reach the limit, so the budget counts a quarter of it.
-        self._in_batches(todo, lambda p: len(p) + max_new_tokens // 4, run)
-        return [self._outputs[p, max_new_tokens] for p in prompts]
+        self._in_batches(todo, lambda p: len(p.ids) + max_new_tokens // 4, run)
+        return [done[p] for p in prompts]
+
+    def gradient_norm(self, question: str, answer: str, labels: int) -> float:
+        """Of the first `labels` scored tokens of an answer; see `bench.gradients`."""
+        tokens = self.encoder.pair(question, answer)
+        return gradient_norm(self.model, tokens, self.encoder.pad_id, labels=labels)
 
     def _tell(self, done: int, everything: int) -> int:
         if self.progress is not None:
@@ -167,110 +220,62 @@ class Scorer:
     def _in_batches(self, items: list, width: Callable, run: Callable) -> None:
         self.batch_tokens = min(self.batch_tokens, in_batches(items, width, self.batch_tokens, run))
 
-    @torch.no_grad()
-    def _score_whole(self, batch: list[Tokens]) -> None:
-        """One forward over whole sequences."""
-        padded = pad(batch, self.encoder.pad_id, self._device)
-        logits = forward(
-            self.model,
-            input_ids=padded.input_ids,
-            attention_mask=padded.attention_mask,
-            position_ids=padded.position_ids,
-            rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-            at=padded.at,
-        )
-        stats = iter(token_stats(logits, padded.labels))
-        self.counts.tokens += sum(len(t.input_ids) for t in batch)
+    def _read_prefix(self, prefix: Piece) -> Encoded:
+        """What many prompts begin with, on its own."""
+        _, start = read(self.model, [prefix], pad_id=self.encoder.pad_id, keep=True)
+        assert start is not None
+        self.counts.prefixes += 1
+        self.counts.tokens += len(prefix)
+        return start
+
+    def _score_whole(self, batch: list[Tokens], start: Encoded | None) -> None:
+        """One forward over whole sequences, or over all that follows their common prefix."""
+        known = 0 if start is None else int(start.lengths)
+        pieces = [Piece(t, known, len(t.input_ids) - 1) for t in batch]  # the last label is no input
+        after = None if start is None else start.rows(torch.zeros(len(batch), dtype=torch.long))
+        logits, _ = read(self.model, pieces, pad_id=self.encoder.pad_id, after=after)
+        stats = iter(token_stats(logits, self._labels(label for t in batch for label in t.labels)))
+        self.counts.tokens += sum(map(len, pieces))
         for t in batch:
             self._keep(t, [next(stats) for _ in t.labels])
 
-    @torch.no_grad()
-    def _score_shared(self, groups: list[list[Tokens]]) -> None:
-        """Encode each group's prompt once, then its completions from the shared cache."""
-        from transformers import DynamicCache
-
-        prompts = [g[0].input_ids[: g[0].label_start] for g in groups]
-        width = max(map(len, prompts))
-        ids, mask, positions, valid = self._left_pad(prompts, [g[0].hidden for g in groups], width)
-        ends = [width - len(p) + g[0].last_prompt for p, g in zip(prompts, groups, strict=True)]
-        rows = Rows(last_prompt=torch.tensor(ends, device=self._device), valid=valid)
-        cache = DynamicCache()
-        first = forward(
-            self.model,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            rows=rows,
-            at=(torch.arange(len(groups), device=self._device), torch.full_like(rows.last_prompt, width - 1)),
-            cache=cache,
-        )  # (groups, V): what follows each prompt
+    def _score_shared(self, groups: list[list[Tokens]], start: Encoded | None) -> None:
+        """Read each group's prompt once, then its completions from the shared cache."""
+        known = 0 if start is None else int(start.lengths)
+        prompts = [Piece(g[0], known, g[0].label_start) for g in groups]
+        after = None if start is None else start.rows(torch.zeros(len(groups), dtype=torch.long))
+        first, read_prompts = read(self.model, prompts, pad_id=self.encoder.pad_id, after=after, keep=True)
+        assert read_prompts is not None  # first: (groups, V), what follows each prompt
         items = [(i, t) for i, g in enumerate(groups) for t in g]
         items.sort(key=lambda item: (len(item[1].labels), item[0]))
         owners = torch.tensor([i for i, _ in items], device=self._device)
-        labels = torch.tensor([t.labels[0] for _, t in items], device=self._device)
+        labels = self._labels(t.labels[0] for _, t in items)
         parts = torch.arange(len(items), device=self._device).split(CHUNK)
         heads = [s for part in parts for s in token_stats(first[owners[part]], labels[part])]
         tails: list[list[TokenStats]] = []
 
         def run(batch: list[tuple[int, Tokens]]) -> None:
-            tails.extend(self._score_tails(batch, cache, mask, rows))
+            tails.extend(self._score_tails(batch, read_prompts))
 
+        width = read_prompts.mask.shape[1]
         self._in_batches(items, lambda item: width + len(item[1].labels), run)
         self.counts.prompts += len(groups)
         self.counts.tokens += sum(map(len, prompts)) + sum(len(t.labels) - 1 for _, t in items)
         for (_, t), head, tail in zip(items, heads, tails, strict=True):
             self._keep(t, [head, *tail])
 
-    def _left_pad(
-        self, prompts: list[tuple[int, ...]], hidden: list[tuple[int, ...]], width: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        shape = (len(prompts), width)
-        ids = torch.full(shape, self.encoder.pad_id, dtype=torch.long)
-        mask = torch.zeros(shape, dtype=torch.long)
-        valid = torch.zeros(shape, dtype=torch.bool)
-        positions = torch.zeros(shape, dtype=torch.long)
-        for i, prompt in enumerate(prompts):
-            start = width - len(prompt)
-            ids[i, start:] = torch.tensor(prompt)
-            mask[i, start:] = 1
-            mask[i, [start + h for h in hidden[i] if h < len(prompt)]] = 0
-            valid[i, start:] = True
-            positions[i, start:] = torch.arange(len(prompt))
-        return tuple(x.to(self._device) for x in (ids, mask, positions, valid))  # type: ignore[return-value]
-
-    def _score_tails(
-        self, batch: list[tuple[int, Tokens]], cache: object, mask: Tensor, rows: Rows
-    ) -> list[list[TokenStats]]:
+    def _score_tails(self, batch: list[tuple[int, Tokens]], prompts: Encoded) -> list[list[TokenStats]]:
         """The scored tokens after the first, from the cache of the batch's prompts."""
-        inputs = [t.labels[:-1] for _, t in batch]
-        width = max(map(len, inputs))
-        if width == 0:
+        pieces = [Piece(t, t.label_start, len(t.input_ids) - 1) for _, t in batch]
+        if not any(map(len, pieces)):
             return [[] for _ in batch]
-        owners = torch.tensor([i for i, _ in batch], device=self._device)
-        ids = torch.full((len(batch), width), self.encoder.pad_id, dtype=torch.long)
-        valid = torch.zeros((len(batch), width), dtype=torch.bool)
-        seen = torch.zeros((len(batch), width), dtype=torch.long)
-        for i, tail in enumerate(inputs):
-            ids[i, : len(tail)] = torch.tensor(tail)
-            valid[i, : len(tail)] = True
-            seen[i, : len(tail)] = 1
-            start = batch[i][1].label_start
-            seen[i, [h - start for h in batch[i][1].hidden if start <= h < start + len(tail)]] = 0
-        starts = torch.tensor([t.label_start for _, t in batch])
-        ids, valid, seen = ids.to(self._device), valid.to(self._device), seen.to(self._device)
-        at_row, at_column = valid.nonzero(as_tuple=True)
-        logits = forward(
-            self.model,
-            input_ids=ids,
-            attention_mask=torch.cat([mask[owners], seen], dim=1),
-            position_ids=(starts[:, None] + torch.arange(width)[None]).to(self._device),
-            rows=Rows(last_prompt=torch.full_like(owners, -1), valid=valid, carry=rows.select(owners)),
-            at=(at_row, at_column),
-            cache=_selected(cache, owners),
-        )
-        labels = torch.tensor([label for _, t in batch for label in t.labels[1:]], device=self._device)
-        stats = iter(token_stats(logits, labels))
-        return [[next(stats) for _ in tail] for tail in inputs]
+        after = prompts.rows(torch.tensor([i for i, _ in batch]))
+        logits, _ = read(self.model, pieces, pad_id=self.encoder.pad_id, after=after)
+        stats = iter(token_stats(logits, self._labels(label for _, t in batch for label in t.labels[1:])))
+        return [[next(stats) for _ in piece.ids] for piece in pieces]
+
+    def _labels(self, ids: Iterable[int]) -> Tensor:
+        return torch.tensor(list(ids), dtype=torch.long, device=self._device)
 
     def _keep(self, tokens: Tokens, stats: list[TokenStats]) -> None:
         self.counts.pairs += 1
@@ -284,9 +289,17 @@ class Scorer:
         )
 
 
-def _selected(cache: object, rows: Tensor) -> object:
-    """A copy of the cache that holds the given rows, leaving the original as it is."""
-    chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]  # type: ignore[attr-defined]
-    chosen.batch_select_indices(rows)  # type: ignore[attr-defined]
-    return chosen
+def _by_length(tokens: Tokens) -> tuple[int, tuple[int, ...]]:
+    return len(tokens.input_ids), tokens.input_ids
+
+
+def _before_last(tokens: Tokens) -> tuple[int, ...]:
+    """What a prompt may share with others: all in front of its last token, which adapters meet with what follows it.
+
+    Hidden tokens are told apart from the same ids where attention sees them.
+    """
+    ids = list(tokens.input_ids[: tokens.last_prompt])
+    for h in tokens.hidden:
+        if h < len(ids):
+            ids[h] = -1 - ids[h]
+    return tuple(ids)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+import bench.encoded
+import bench.prefixes
 import bench.scorer
 from bench.data.tokenize import Encoder
+from bench.data.types import Tokens
 from bench.errors import LetheError
 from bench.forward import Rows, active_rows, forward, pad
 from bench.scorer import AnswerRecord, Scorer
-from tests.helpers import ARCHITECTURES, attach, tiny, toy_encoder, toy_pairs, toy_tokenizer
+from tests.helpers import ARCHITECTURES, TEXTS, attach, tiny, toy_encoder, toy_pairs, toy_tokenizer
 
 
 def close(ours: list[AnswerRecord], theirs: list[AnswerRecord], tolerance: float = 1e-5) -> None:
@@ -96,12 +99,9 @@ def test_a_prompt_is_encoded_once_for_all_its_completions(model: nn.Module) -> N
     for q, a in toy_pairs():
         tokens = encoder.pair(q, a)
         by_prompt.setdefault(encoder.prompt(q), set()).add(tokens.labels)
-    # a whole sequence each, but a shared prompt counts once, and its completions' last tokens are never an input
-    expected = sum(
-        len(p) + sum(len(a) - 1 for a in answers) if len(answers) > 1 else len(p) + len(next(iter(answers)))
-        for p, answers in by_prompt.items()
-    )
-    assert scorer.counts.tokens == expected
+    # every prompt counts once, and the last token of a completion is never an input
+    assert scorer.counts.tokens == sum(len(p) + sum(len(a) - 1 for a in answers) for p, answers in by_prompt.items())
+    assert scorer.counts.prefixes == 0
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -117,6 +117,114 @@ def test_sharing_prompts_equals_whole_forwards(architecture: str, adapter: str) 
         assert max(abs(a.logp[0] - b.logp[0]) for a, b in zip(plain, whole, strict=True)) > 0.05  # it does something
         attached.detach()
         close(Scorer(model, toy_encoder(), share_prompts=False).answers(toy_pairs()), plain, 0.0)
+
+
+POSITIONS = ("last_prompt", "answer", "all")
+SOLVED = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in TEXTS[:6])
+OTHERS = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in TEXTS[6:])
+
+
+def few_shot_pairs() -> list[tuple[str, str]]:
+    """The toy questions behind solved examples, of two subjects, and some behind none."""
+    pairs = toy_pairs()[:9]
+    return [*((SOLVED + q, a) for q, a in pairs), *((OTHERS + q, a) for q, a in pairs[::-1]), *pairs[:4]]
+
+
+def letters(encoder: Encoder, questions: list[str], options: tuple[int, ...] = (30, 31, 32, 33)) -> list[Tokens]:
+    """Four completions of one token for every question."""
+    prompts = [encoder.prompt(q) for q in questions]
+    return [Tokens((*prompt, letter), len(prompt)) for prompt in prompts for letter in options]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "adapter"),
+    [*((a, adapter) for a in ARCHITECTURES for adapter in ("none", "parallel")), *(("mistral", a) for a in POSITIONS)],
+)
+def test_sharing_prefixes_equals_one_whole_forward_per_pair(architecture: str, adapter: str) -> None:
+    model, encoder = tiny(architecture), toy_encoder()
+    attached = attach(model, adapter)
+    tokens = [encoder.pair(q, a) for q, a in few_shot_pairs()]
+    tokens += letters(encoder, [start + q for start in (SOLVED, OTHERS) for q, _ in TEXTS[:3]])
+    alone = Scorer(model, encoder, share_prompts=False, batch_tokens=1).records(tokens)
+    for budget in (16384, 900):
+        scorer = Scorer(model, encoder, batch_tokens=budget)
+        close(scorer.records(tokens), alone)
+        assert scorer.counts.prefixes == 2
+        assert scorer.counts.pairs == len(set(tokens))
+    if attached is not None:
+        attached.detach()
+
+
+@pytest.mark.parametrize("kind", ["full", "bare", "chat"])
+def test_sharing_prefixes_changes_nothing_under_openunlearning(kind: str) -> None:
+    model, tokenizer = tiny("mistral"), toy_tokenizer(kind)
+    before = tokenizer.pad_token
+    try:
+        if kind == "chat":
+            tokenizer.pad_token = "<|end|>"  # attention must not see it, in the prefixes either
+        encoder = Encoder(tokenizer, protocol="openunlearning", system="Be brief." if kind == "chat" else None)
+        assert (encoder.hidden(encoder.prompt(SOLVED)[:-4]) != ()) == (kind == "chat")
+        for adapter in ("none", *POSITIONS):
+            attached = attach(model, adapter)
+            whole = Scorer(model, encoder, share_prompts=False).answers(few_shot_pairs())
+            scorer = Scorer(model, encoder)
+            close(scorer.answers(few_shot_pairs()), whole)
+            assert scorer.counts.prefixes == 2
+            if attached is not None:
+                attached.detach()
+    finally:
+        tokenizer.pad_token = before
+
+
+def test_a_prefix_is_read_once_for_all_its_prompts_counted_at_the_model(model: nn.Module) -> None:
+    encoder = toy_encoder()
+    tokens = letters(encoder, [SOLVED + q for q, _ in TEXTS])
+    length = bench.prefixes.common(min(t.input_ids for t in tokens), max(t.input_ids for t in tokens))
+    scorer = Scorer(model, encoder)
+    with counted(model) as calls:
+        scorer.records(tokens)
+    assert calls[0] == (1, length)  # the prefix, then the rest of each question; single letters need nothing more
+    assert sum(rows for rows, _ in calls[1:]) == len(TEXTS)
+    assert scorer.counts.prefixes == 1
+    assert scorer.counts.prompts == len(TEXTS)
+    prompts = [encoder.prompt(SOLVED + q) for q, _ in TEXTS]
+    assert scorer.counts.tokens == length + sum(len(p) - length for p in prompts)
+    # the budget counts what lies in the cache of every row
+    budget = 3 * max(map(len, prompts)) + 10
+    scorer = Scorer(model, encoder, batch_tokens=budget)
+    with counted(model) as calls:
+        scorer.records(tokens)
+    assert max(rows for rows, _ in calls) == 3
+    assert all(rows * (length + width) <= budget for rows, width in calls[1:])
+
+
+def test_one_forward_per_distinct_prompt_for_single_letter_choices(model: nn.Module) -> None:
+    encoder = toy_encoder()
+    questions = [q for q, _ in TEXTS]
+    tokens = letters(encoder, [*questions, *questions])
+    scorer = Scorer(model, encoder, batch_tokens=100)
+    with counted(model) as calls:
+        records = scorer.records(tokens)
+        scorer.records(tokens[::-1])
+    assert sum(rows for rows, _ in calls) == len(questions)
+    assert (scorer.counts.pairs, scorer.counts.prompts) == (4 * len(questions), len(questions))
+    close(records, Scorer(model, encoder, share_prompts=False).records(tokens))
+
+
+def test_out_of_memory_halves_the_batches_behind_a_prefix_too(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = toy_encoder()
+    tokens = [encoder.pair(q, a) for q, a in few_shot_pairs()]
+    plain = Scorer(model, encoder)
+    expected = plain.records(tokens)
+    scorer = Scorer(model, encoder)
+    with full_above(monkeypatch, 2, ("forward",)) as tried:
+        close(scorer.records(tokens), expected)
+    assert max(tried) > 2
+    assert scorer.counts == plain.counts
+    with full_above(monkeypatch, 0, ("forward",)), pytest.raises(torch.OutOfMemoryError):
+        Scorer(model, encoder).records(tokens)
 
 
 def test_hidden_positions_are_hidden_when_prompts_are_shared_too(model: nn.Module) -> None:
@@ -152,7 +260,8 @@ def full_above(monkeypatch: pytest.MonkeyPatch, rows: int, functions: tuple[str,
     tried: list[int] = []
     with monkeypatch.context() as patch:
         for name in functions:
-            real = getattr(bench.scorer, name)
+            module = {"forward": bench.encoded, "greedy": bench.scorer}[name]
+            real = getattr(module, name)
 
             def limited(*args: object, _real=real, **kwargs: object) -> object:  # noqa: ANN001
                 size = len(kwargs["input_ids"] if "input_ids" in kwargs else args[1])  # type: ignore[arg-type]
@@ -161,7 +270,7 @@ def full_above(monkeypatch: pytest.MonkeyPatch, rows: int, functions: tuple[str,
                     raise torch.OutOfMemoryError("no memory for this")
                 return _real(*args, **kwargs)
 
-            patch.setattr(bench.scorer, name, limited)
+            patch.setattr(module, name, limited)
         yield tried
 
 
@@ -218,6 +327,10 @@ def test_a_completion_without_scored_tokens_has_no_number(model: nn.Module, monk
 def test_texts_beyond_the_context_are_refused(model: nn.Module) -> None:
     with pytest.raises(LetheError, match="does not fit the model's context of 512"):
         Scorer(model, toy_encoder()).answers([("why " * 600, "So.")])
+    with pytest.raises(LetheError, match="does not fit the model's context of 512"):
+        Scorer(model, toy_encoder()).records([Tokens((5,) * 514, 1)])
+    [record] = Scorer(model, toy_encoder()).records([Tokens((5,) * 513, 1)])  # the last token is only predicted
+    assert record.n_tokens == 512
     with pytest.raises(LetheError, match="and 510 new ones"):
         Scorer(model, toy_encoder()).generate(["Why?"], max_new_tokens=510)
 
@@ -235,6 +348,32 @@ def test_generations_are_asked_once_and_come_back_in_order(model: nn.Module) -> 
         assert len(calls) == 6
     assert Scorer(model, toy_encoder()).generate([], max_new_tokens=5) == []
     assert Scorer(model, toy_encoder()).answers([]) == []
+
+
+def test_raw_prompts_are_continued_once_and_stop_where_they_are_told_to(model: nn.Module) -> None:
+    encoder = toy_encoder()
+    prompts = [encoder.prompt(q) for q, _ in TEXTS]
+    scorer = Scorer(model, encoder, batch_tokens=100)
+    outputs = scorer.continue_ids([*prompts, prompts[0]], max_new_tokens=5, stop_ids=frozenset())
+    assert scorer.counts.generations == len(prompts)
+    assert [len(ids) for ids in outputs] == [5] * 12
+    expected = list(prompts[3])
+    with torch.no_grad():
+        for _ in range(5):
+            expected.append(int(model(input_ids=torch.tensor([expected])).logits[0, -1].argmax()))
+    assert outputs[3] == expected[-5:]
+    outputs[3].clear()  # the caller's own
+    assert scorer.continue_ids(prompts[3:4], max_new_tokens=5, stop_ids=frozenset()) == [expected[-5:]]
+    # other stop ids are another question, the encoder's are the default, and texts come from the same answers
+    [short] = scorer.continue_ids(prompts[3:4], max_new_tokens=5, stop_ids=frozenset(expected[-2:-1]))
+    assert short == expected[-5 : len(prompts[3]) + expected[-5:].index(expected[-2])]
+    usual = scorer.continue_ids(prompts, max_new_tokens=5)
+    with counted(model) as calls:
+        texts = scorer.generate([q for q, _ in TEXTS], max_new_tokens=5)
+    assert calls == []
+    assert texts == [encoder.decode(ids).strip() for ids in usual]
+    with pytest.raises(LetheError, match="and 510 new ones"):
+        scorer.continue_ids(prompts, max_new_tokens=510)
 
 
 def test_progress_ends_at_the_whole(model: nn.Module) -> None:
