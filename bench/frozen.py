@@ -5,13 +5,13 @@ edit, is a constant of each example. It is recorded once; afterwards blocks 0..k
 training step runs only the blocks above. Hooks on block k still fire.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from bench.activations import block_output, hidden_of
 from bench.batching import in_batches
 from bench.data.types import Tokens
 from bench.forward import Rows, forward, pad, stand_in
@@ -34,20 +34,11 @@ class FrozenPrefix:
         """One pass through the lowest blocks per distinct sequence; the adapter must be off."""
         shared: dict[Tokens, Tensor] = {}
         todo = sorted(set(examples.values()), key=lambda t: (len(t.input_ids), t.input_ids, t.label_start))
-        output: list[Tensor] = []
-
-        def keep(_: nn.Module, __: tuple, result: Tensor | tuple) -> None:
-            if isinstance(result, Tensor):
-                output.append(result)
-            else:
-                self._tuple_tail = (None,) * (len(result) - 1)
-                output.append(result[0])
-            raise _Enough
 
         def run(batch: list[Tokens]) -> None:
-            output.clear()
             padded = pad(batch, pad_id, device)
-            with contextlib.suppress(_Enough):
+            last = len(self._blocks) - 1
+            with block_output(self._model, last, stop=last) as found:
                 forward(
                     self._model,
                     input_ids=padded.input_ids,
@@ -56,14 +47,13 @@ class FrozenPrefix:
                     rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
                     at=padded.at,
                 )
-            for tokens, hidden in zip(batch, output.pop(), strict=True):
+            [result] = found
+            if isinstance(result, tuple):
+                self._tuple_tail = (None,) * (len(result) - 1)
+            for tokens, hidden in zip(batch, hidden_of(result), strict=True):
                 shared[tokens] = hidden[: len(tokens.input_ids)].clone()
 
-        handle = self._blocks[-1].register_forward_hook(keep)
-        try:
-            in_batches(todo, lambda t: len(t.input_ids), batch_tokens, run)
-        finally:
-            handle.remove()
+        in_batches(todo, lambda t: len(t.input_ids), batch_tokens, run)
         self._recorded = {key: shared[tokens] for key, tokens in examples.items()}
 
     @contextmanager
@@ -77,7 +67,3 @@ class FrozenPrefix:
         result = hidden if self._tuple_tail is None else (hidden, *self._tuple_tail)
         with stand_in(self._blocks, lambda *_, **__: result):
             yield
-
-
-class _Enough(Exception):
-    """Leaves a forward whose upper blocks nobody needs."""

@@ -8,6 +8,7 @@ number; the frozen reference is asked once per example, before the first step.
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import math
 import time
@@ -15,25 +16,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from bench.activations import Reading
 from bench.batching import attempt
 from bench.data.types import Tokens
 from bench.errors import LetheError
-from bench.forward import Rows, forward, pad
+from bench.forward import Rows
 from bench.frozen import FrozenPrefix
-from bench.logprobs import Answers
 from bench.models import check_context
+from bench.policy import FORGET, REFUSAL, RETAIN, Batch, Policy, TokenBatch, autocast
 from bench.reference import Reference
 
 logger = logging.getLogger(__name__)
 
-FORGET, REFUSAL, RETAIN = "forget", "refusal", "retain"
-ROLE_LABEL = {FORGET: 1, REFUSAL: 1, RETAIN: 0}
-"""What a gate should say about a row of this role."""
 FLOAT16_SCALE = 4096.0
 """A power of two: scaling changes no bit of what does not overflow or vanish."""
 
@@ -53,9 +52,15 @@ class TrainingSet:
     forget: tuple[Tokens, ...]
     retain: tuple[Tokens, ...] = ()
     refusal: tuple[Tokens, ...] = ()
+    topics: tuple[int, ...] = ()
+    """The number of each forget example's topic, from 0; empty where all are of one."""
 
     def of(self, role: str) -> tuple[Tokens, ...]:
         return {FORGET: self.forget, RETAIN: self.retain, REFUSAL: self.refusal}[role]
+
+    def topic(self, index: int) -> int:
+        """Of forget example `index`."""
+        return self.topics[index] if self.topics else 0
 
 
 def retain_partner(seed: int, epoch: int, index: int, size: int) -> int:
@@ -71,45 +76,27 @@ def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
     return torch.randperm(size, generator=generator).tolist()
 
 
-@dataclass(frozen=True, eq=False)
-class TokenBatch:
-    """A micro-batch of one role."""
-
-    role: str
-    indices: tuple[int, ...]
-    """Positions in the training set, which is also how the reference knows an example."""
-    tokens: tuple[Tokens, ...]
-    total_examples: int
-    """Examples of this role in the whole optimizer step."""
-    total_labels: int
-    """Their scored tokens."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What an objective sees of one micro-batch: forget example i beside its retain partner and its refusal."""
-
-    by_role: Mapping[str, TokenBatch]
-
-    @property
-    def forget(self) -> TokenBatch:
-        return self.by_role[FORGET]
-
-    @property
-    def retain(self) -> TokenBatch:
-        return self.by_role[RETAIN]
-
-    @property
-    def refusal(self) -> TokenBatch:
-        return self.by_role[REFUSAL]
-
-
 class Objective(Protocol):
     """What is minimised."""
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles whose answers the loss reads."""
+        """The roles whose examples the loss reads."""
+        ...
+
+    @property
+    def logits_roles(self) -> tuple[str, ...]:
+        """Those of them whose logits at the labels it reads."""
+        ...
+
+    @property
+    def reads(self) -> Reading | None:
+        """What it reads of the hidden states; None for nothing."""
+        ...
+
+    @property
+    def alternates_topics(self) -> bool:
+        """Whether every step holds forget examples of one topic only, the topics in turn."""
         ...
 
     @property
@@ -132,6 +119,10 @@ class Attachment(Protocol):
 
     frozen_blocks: int
     """How many of the lowest decoder blocks compute the same with and without the adapter."""
+    lowest_block: int
+    """The lowest block whose output what moves can change."""
+    top_block: int
+    """The highest block that `terms` needs to have run; -1 for none."""
     compute_dtype: torch.dtype | None
     """Precision of the arithmetic over float32 weights on a GPU; None leaves it to the weights."""
 
@@ -150,87 +141,34 @@ class Attachment(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """How the numbers move. AdamW with betas (0.9, 0.999), linear decay to zero."""
+    """How the numbers move: AdamW with betas (0.9, 0.999)."""
 
     lr: float
     epochs: int
     batch_size: int
     warmup_epochs: float
     weight_decay: float
-    clip_norm: float
+    clip_norm: float | None
+    """None for no clipping."""
+    max_steps: int | None = None
+    """At most this many optimizer steps; None for no bound."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """What the learning rate does after its warm-up: falls linearly to zero, or stays."""
 
-    def steps(self, examples: int) -> int:
-        """Optimizer steps; the last, short batch of an epoch is trained on."""
-        return self.epochs * math.ceil(examples / self.batch_size)
+    def epoch_steps(self, groups: Sequence[int]) -> int:
+        """Optimizer steps of an epoch over groups of these sizes that never share a step; short batches count."""
+        return sum(math.ceil(size / self.batch_size) for size in groups)
 
+    def steps(self, *groups: int) -> int:
+        """Optimizer steps of the whole run."""
+        steps = self.epochs * self.epoch_steps(groups)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
-class Policy:
-    """The model under training as an objective sees it. One forward per micro-batch, shared by all roles."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        pad_id: int,
-        device: torch.device,
-        reference: Reference,
-        prefix: FrozenPrefix | None,
-        compute_dtype: torch.dtype | None,
-    ) -> None:
-        self._model, self._pad_id, self._device = model, pad_id, device
-        self._reference, self._prefix, self._compute_dtype = reference, prefix, compute_dtype
-        self._answers: dict[str, Answers] = {}
-        self.rows: Rows | None = None
-
-    def run(self, batch: Batch, roles: Sequence[str]) -> None:
-        """The forward of one micro-batch over all `roles` at once."""
-        parts = [batch.by_role[role] for role in roles]
-        padded = pad([t for part in parts for t in part.tokens], self._pad_id, self._device)
-        labels = {r: ROLE_LABEL[r] for r in roles}
-        if FORGET in roles and REFUSAL in roles:
-            labels[REFUSAL] = -1  # same prompts as the forget rows: counting their gates twice would weigh them double
-        role = torch.tensor([labels[p.role] for p in parts for _ in p.tokens], device=self._device)
-        self.rows = Rows(last_prompt=padded.last_prompt, valid=padded.valid, role=role)
-        keys = [(p.role, i) for p in parts for i in p.indices]
-        below = self._prefix.replay(keys, padded.valid.shape[1]) if self._prefix else contextlib.nullcontext()
-        with below, autocast(self._device, self._compute_dtype):
-            logits = forward(
-                self._model,
-                input_ids=padded.input_ids,
-                attention_mask=padded.attention_mask,
-                position_ids=padded.position_ids,
-                rows=self.rows,
-                at=padded.at,
-            )
-        start = row = 0
-        for part in parts:
-            counts = padded.counts[row : row + len(part.tokens)]
-            end = start + sum(len(t.labels) for t in part.tokens)
-            self._answers[part.role] = Answers(
-                logits[start:end], padded.labels[start:end], counts, part.total_examples, part.total_labels
-            )
-            start, row = end, row + len(part.tokens)
-
-    def answers(self, batch: TokenBatch) -> Answers:
-        """The scored positions of this micro-batch's role."""
-        return self._answers[batch.role]
-
-    def reference_logp(self, batch: TokenBatch) -> Tensor:
-        """(B,) summed log-probabilities under the frozen reference, nats."""
-        return self._reference.logp(batch.role, batch.indices).to(self._device)
-
-    def reference_logits(self, batch: TokenBatch) -> Tensor:
-        """(N, V) logits of the frozen reference at the scored positions."""
-        with autocast(self._device, self._compute_dtype):
-            return self._reference.logits(batch.role, batch.indices, self._device)
-
-    def clear(self) -> None:
-        """Let go of the last micro-batch: its logits are large."""
-        self._answers, self.rows = {}, None
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Arithmetic in `dtype` over float32 weights on GPUs; nothing on CPUs or for None."""
-    return contextlib.nullcontext() if dtype is None or device.type != "cuda" else torch.autocast("cuda", dtype=dtype)
+    def learning_rate(self, step: int, steps: int, warmup: int) -> float:
+        """Of step 0, 1, ... of `steps`, the first `warmup` of which rise to it."""
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        return self.lr if self.schedule == "constant" else self.lr * (steps - step) / max(1, steps - warmup)
 
 
 @dataclass(kw_only=True)
@@ -280,6 +218,13 @@ def train(
                     "shorten its question or use --protocol strict"
                 )
         check_context(model, max(len(tokens.input_ids) for tokens in data.of(role)))
+    reads = objective.reads
+    if reads is not None and reads.block < attachment.lowest_block:
+        raise LetheError(
+            f"the loss reads the output of block {reads.block}, but the lowest block that trains is "
+            f"{attachment.lowest_block}, so nothing would train; set layer to {attachment.lowest_block} or more, or "
+            "lower layers"
+        )
     device = next(model.parameters()).device
     loop = _Loop(objective, attachment, data, optimisation, roles, batch_tokens, seed)
     if any(p.dtype == torch.float16 for p in model.parameters()):
@@ -289,12 +234,22 @@ def train(
     with unedited, autocast(device, attachment.compute_dtype):  # as the policy will compute
         reference = Reference.ask(model, objective, loop.examples, data.of, pad_id, device, batch_tokens)
     prefix = None
-    if attachment.frozen_blocks:
+    if attachment.frozen_blocks and loop.repeats:  # recording costs what it saves at the next visit
         prefix = FrozenPrefix(model, attachment.frozen_blocks)
-        with attachment.off():
+        with attachment.off(), autocast(device, attachment.compute_dtype):
             examples = {(role, i): data.of(role)[i] for role in roles for i in loop.examples(role)}
             prefix.record(examples, pad_id, device, batch_tokens)
-    policy = Policy(model, pad_id, device, reference, prefix, attachment.compute_dtype)
+    policy = Policy(
+        model,
+        pad_id,
+        device,
+        reference,
+        prefix,
+        attachment.compute_dtype,
+        logits_roles=objective.logits_roles,
+        reads=reads,
+        top_block=attachment.top_block,
+    )
     groups = attachment.parameter_groups(optimisation.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=optimisation.lr, betas=(0.9, 0.999), eps=1e-8)
     model.zero_grad(set_to_none=True)
@@ -305,7 +260,8 @@ def train(
             group["lr"] = loop.learning_rate(step)
         terms = loop.backward(policy, optimizer, step, indices)
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm).item()
+        clip = math.inf if optimisation.clip_norm is None else optimisation.clip_norm
+        norm = nn.utils.clip_grad_norm_(parameters, clip).item()
         entry = {"step": step + 1, "lr": loop.learning_rate(step), **terms, "grad_norm": norm}
         if not all(map(math.isfinite, (*terms.values(), norm))):
             bad = ", ".join(f"{k} = {v}" for k, v in (*terms.items(), ("grad_norm", norm)) if not math.isfinite(v))
@@ -338,33 +294,50 @@ class _Loop:
     ) -> None:
         self.objective, self.attachment, self.data, self.opt = objective, attachment, data, optimisation
         self.roles, self.batch_tokens, self.seed = roles, batch_tokens, seed
-        self.steps = optimisation.steps(len(data.forget))
+        topics = sorted({data.topic(i) for i in range(len(data.forget))}) if objective.alternates_topics else [None]
+        self.groups = [
+            [i for i in range(len(data.forget)) if topic is None or data.topic(i) == topic] for topic in topics
+        ]
+        """The forget examples, apart by what may not share a step."""
+        sizes = [len(group) for group in self.groups]
+        self.epoch_steps, self.steps = optimisation.epoch_steps(sizes), optimisation.steps(*sizes)
+        self.warmup = round(optimisation.warmup_epochs * self.epoch_steps)
         self.tokens = 0
         self.scale = 1.0
         """What losses are multiplied with on their way through float16 activations, where small gradients vanish."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether any forget example is visited more than once."""
+        return self.steps > self.epoch_steps
+
     def batches(self) -> Iterator[list[tuple[int, int]]]:
         """Optimizer steps as lists of (forget index, retain index)."""
-        n = len(self.data.forget)
-        for epoch in range(self.opt.epochs):
-            order = epoch_order(self.seed, epoch, n)
-            for start in range(0, n, self.opt.batch_size):
-                yield [(i, self._partner(epoch, i)) for i in order[start : start + self.opt.batch_size]]
+        return itertools.islice(
+            (step for epoch in range(self.opt.epochs) for step in self._epoch(epoch)),
+            self.steps,
+        )
+
+    def _epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """One epoch's steps: a batch of each group in turn, those with more examples going on alone."""
+        order = epoch_order(self.seed, epoch, len(self.data.forget))
+        place = {index: at for at, index in enumerate(order)}
+        queues = [sorted(group, key=place.__getitem__) for group in self.groups]
+        size = self.opt.batch_size
+        for start in range(0, max(map(len, queues)), size):
+            for queue in queues:
+                if batch := queue[start : start + size]:
+                    yield [(i, self._partner(epoch, i)) for i in batch]
 
     def _partner(self, epoch: int, index: int) -> int:
         return retain_partner(self.seed, epoch, index, len(self.data.retain)) if self.data.retain else 0
 
     def examples(self, role: str) -> list[int]:
         """The distinct examples of a role that the whole run will see."""
-        if role != RETAIN:
-            return list(range(len(self.data.of(role))))
-        return sorted({partner for step in self.batches() for _, partner in step})
+        return sorted({partner if role == RETAIN else index for step in self.batches() for index, partner in step})
 
     def learning_rate(self, step: int) -> float:
-        warmup = round(self.opt.warmup_epochs * math.ceil(len(self.data.forget) / self.opt.batch_size))
-        if step < warmup:
-            return self.opt.lr * (step + 1) / warmup
-        return self.opt.lr * (self.steps - step) / max(1, self.steps - warmup)
+        return self.opt.learning_rate(step, self.steps, self.warmup)
 
     def backward(
         self, policy: Policy, optimizer: torch.optim.Optimizer, step: int, indices: list[tuple[int, int]]
@@ -419,6 +392,7 @@ class _Loop:
 
     def _cut(self, indices: list[tuple[int, int]]) -> Iterator[Batch]:
         totals = {role: self._of(role, indices) for role in self.roles}
+        reads = self.objective.reads
         start = 0
         while start < len(indices):
             end = start + 1
@@ -433,6 +407,8 @@ class _Loop:
                         tuple(self._of(role, part)),
                         len(totals[role]),
                         sum(len(t.labels) for t in totals[role]),
+                        sum(len(reads.columns(t)) for t in totals[role]) if reads and role in reads.roles else 0,
+                        tuple(self.data.topic(index) for index, _ in part),
                     )
                     for role in self.roles
                 }

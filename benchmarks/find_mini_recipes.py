@@ -1,13 +1,16 @@
 """Find the mini model's recipe of every method: the same number of trials each, on worlds that are never reported.
 
-    python benchmarks/find_mini_recipes.py --trials 15
+    python benchmarks/find_mini_recipes.py --benchmark tofu/forget10 --trials 15
+    python benchmarks/find_mini_recipes.py --benchmark wmdp --trials 15
 
 Every trial is drawn from its method's grid below by a generator seeded with the method's name. It is trained and
-scored on the mini worlds of seeds 1 and 2 (the reported one is seed 0). How much is left of the forget set is the mean
-of KS D and forget ROUGE-L, over both worlds; what is kept of `original`'s model utility and retain ROUGE-L is the worst
-of them. The recipe is the trial that forgets most: among those within 0.1 of the least left, the one that keeps most.
-(Two retrained models that differ only in their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) All
-trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped.
+scored on the mini worlds of seeds 1 and 2, which no table reports (the reported one is that of bench.mini.world.SEED). What is left of the forget set is a mean over both
+worlds, what is kept of `original` that of the worse one; `TofuTask` and `WmdpTask` say of which metrics. The recipe is
+the trial that forgets most: among those within 0.1 of the least left, the one that keeps most. (Two retrained models of
+TOFU that differ only in their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in
+any world is never chosen. All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it
+goes on where it stopped; with --methods several processes can share the work and the log, and a last call without it
+chooses.
 """
 
 import argparse
@@ -15,8 +18,10 @@ import itertools
 import json
 import random
 import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from rich.console import Console
@@ -24,22 +29,24 @@ from rich.console import Console
 from bench import data
 from bench.cache import default_cache_dir
 from bench.data.tokenize import Encoder
+from bench.data.types import Benchmark
 from bench.fields import with_fields
 from bench.mini.build import mini_models, world
 from bench.models import load_model
 from bench.scorer import Scorer
 from bench.spec import parse_methods
+from bench.train import Diverged
+from evaluators.mmlu import MmluEvaluator
 from evaluators.tofu import TofuEvaluator
+from evaluators.wmdp import WmdpEvaluator
 from methods import METHODS
 from methods.recipes import MINI_RECIPES
 
 WORLD_SEEDS = (1, 2)
-BENCHMARK = "tofu/forget10"
 NOISE = 0.1
 """Difference in what is left that is not taken for a difference."""
-KEPT = ("model_utility", "retain_rouge_l_recall")
-NOTED = ("forget_quality", "forget_ks_d", "forget_rouge_l_recall", *KEPT)
-LABELS = [*METHODS, "grun_npo[position=answer]", "grun_npo[position=all]"]
+CHANCE = 0.25
+"""Accuracy of a guess among four."""
 
 FULL = {"lr": [1e-4, 2e-4, 3e-4, 5e-4, 1e-3], "epochs": [5, 10, 20], "batch_size": [8], "warmup_epochs": [0]}
 LORA = {"lr": [1e-3, 2e-3, 5e-3, 1e-2], "epochs": [5, 10, 20], "batch_size": [8], "warmup_epochs": [0], "r": [4, 8]}
@@ -52,6 +59,13 @@ GRUN = {
     "gate": ["linear", "mlp_3"],
     "gate_weight": [1, 10],
 }
+ON_DOCUMENTS = {"epochs": [5, 10]}
+"""A step on documents costs several times one on questions."""
+GRUN_ON_DOCUMENTS = {**ON_DOCUMENTS, "position": ["all"], "prompt_share": [0.2, 0.8]}
+"""A gate that has only ever read one place inside a text opens at no question, so every token has its own here; the
+authors' position is searched for, and shown, under a label that names it."""
+SELECTED = {"lr": [1e-3, 2e-3, 5e-3], "epochs": [5, 10, 20], "batch_size": [8], "max_steps": [None]}
+STEERING = {"steering_coeff": [20, 50, 100], "retain_weight": [0.1, 1, 10], "layer": [1, 2]}
 OBJECTIVE = {
     "ga": {},
     "gd": {"retain_weight": [1, 2, 5]},
@@ -60,105 +74,202 @@ OBJECTIVE = {
     "dpo": {"beta": [0.05, 0.1, 0.5], "retain_weight": [1, 5]},
     "idk": {"retain_weight": [1, 5]},
 }
+RMU_OBJECTIVE = {
+    "": {**SELECTED, **STEERING},
+    "lora": {**LORA, **STEERING},
+    "grun": {**GRUN, "steering_coeff": [20, 100, 300], "retain_weight": [1, 10]},  # reads the last edited block
+}
 
 
-def grid(label: str) -> list[dict[str, Any]]:
+@dataclass
+class TofuTask:
+    """Left: the mean of KS D and forget ROUGE-L. Kept: the lower of model utility and retain ROUGE-L."""
+
+    benchmark: Benchmark
+    labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=answer]", "grun_npo[position=all]"]
+    kept: ClassVar[tuple[str, ...]] = ("model_utility", "retain_rouge_l_recall")
+    noted: ClassVar[tuple[str, ...]] = ("forget_quality", "forget_ks_d", "forget_rouge_l_recall", *kept)
+    criterion: ClassVar[str] = (
+        "of the trials within 0.1 of the least left of the forget set (mean of forget_ks_d and forget_rouge_l_recall "
+        "over the worlds) the one that keeps most of original's model_utility and retain_rouge_l_recall (the lower of "
+        "the two, in the worse world)"
+    )
+
+    def __post_init__(self) -> None:
+        self.rows: dict[str, list[dict]] = {}
+
+    def score(self, scorer: Scorer, model: str) -> dict[str, float]:
+        """The metrics of a model; "retrained" must come first, then "original"."""
+        evaluator = TofuEvaluator()
+        rows = evaluator.score(scorer, self.benchmark)
+        if model == "retrained":
+            self.rows[model] = rows
+        return {m.name: m.value for m in evaluator.summarize(rows, self.rows["retrained"])}
+
+    @classmethod
+    def left(cls, trial: Mapping[str, Any]) -> float:
+        return statistics.mean(trial[k] for k in ("forget_ks_d", "forget_rouge_l_recall"))
+
+    def noted_of(self, metrics: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
+        shares = {f"kept_{k}": min(1.0, metrics[k] / original[k]) for k in self.kept}
+        return {**{k: metrics[k] for k in self.noted}, **shares}
+
+
+@dataclass
+class WmdpTask:
+    """Left: the share of original's WMDP accuracy above chance. Kept: the share of its MMLU accuracy."""
+
+    benchmark: Benchmark
+    judged: Benchmark
+    labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=last_prompt]", "grun_rmu[position=last_prompt]"]
+    kept: ClassVar[tuple[str, ...]] = ("mmlu_accuracy",)
+    criterion: ClassVar[str] = (
+        "of the trials within 0.1 of the least left of original's wmdp_accuracy above chance (mean over the worlds of "
+        "max(0, accuracy - 0.25) / (original's - 0.25)) the one that keeps most of its mmlu_accuracy (in the worse "
+        "world)"
+    )
+
+    def score(self, scorer: Scorer, model: str) -> dict[str, float]:
+        """The metrics of a model."""
+        found = {}
+        for evaluator, benchmark in ((WmdpEvaluator(), self.benchmark), (MmluEvaluator(), self.judged)):
+            found |= {m.name: m.value for m in evaluator.summarize(evaluator.score(scorer, benchmark))}
+        return found
+
+    @classmethod
+    def left(cls, trial: Mapping[str, Any]) -> float:
+        return trial["left_wmdp_accuracy"]
+
+    def noted_of(self, metrics: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
+        wmdp, mmlu = "wmdp_accuracy", "mmlu_accuracy"
+        return {
+            **{k: metrics[k] for k in metrics if k.endswith("_accuracy")},
+            f"left_{wmdp}": max(0.0, metrics[wmdp] - CHANCE) / (original[wmdp] - CHANCE),
+            f"kept_{mmlu}": min(1.0, metrics[mmlu] / original[mmlu]),
+        }
+
+
+Task = TofuTask | WmdpTask
+TASKS: dict[str, type[TofuTask] | type[WmdpTask]] = {"tofu": TofuTask, "wmdp": WmdpTask}
+
+
+def grid(label: str, family: str = "tofu") -> list[dict[str, Any]]:
     """All points of a method's grid: its adapter's and its objective's fields."""
     base = parse_methods(label)[0].base
     adapter, objective = base.rpartition("_")[0], base.rpartition("_")[2]
-    space = {**{"": FULL, "lora": LORA, "grun": GRUN}[adapter], **OBJECTIVE[objective]}
+    if objective == "rmu":
+        space: dict[str, list] = RMU_OBJECTIVE[adapter]
+    else:
+        space = {**{"": FULL, "lora": LORA, "grun": GRUN}[adapter], **OBJECTIVE[objective]}
+    if family == "wmdp":
+        space = {**space, **(GRUN_ON_DOCUMENTS if adapter == "grun" else ON_DOCUMENTS)}
     return [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
 
 
-def choose(trials: list[dict[str, Any]]) -> dict[str, Any]:
+def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) -> dict[str, Any]:
     """The recipe among a method's trials, one entry per trial and world; see the top of this file."""
     candidates = []
     for fields in {json.dumps(t["fields"]): t["fields"] for t in trials}.values():
         worlds = [t for t in trials if t["fields"] == fields]
-        left = statistics.mean(t[metric] for t in worlds for metric in ("forget_ks_d", "forget_rouge_l_recall"))
-        kept = min(t[f"kept_{metric}"] for t in worlds for metric in KEPT)
+        if any("diverged" in t for t in worlds):
+            continue
+        left = statistics.mean(task.left(t) for t in worlds)
+        kept = min(t[f"kept_{metric}"] for t in worlds for metric in task.kept)
         candidates.append({"fields": fields, "left": left, "kept": kept})
     lowest = min(c["left"] for c in candidates)
     return max((c for c in candidates if c["left"] <= lowest + NOISE + 1e-9), key=lambda c: c["kept"])
 
 
-def drawn(label: str, trials: int) -> list[dict[str, Any]]:
+def drawn(label: str, trials: int, family: str = "tofu") -> list[dict[str, Any]]:
     """The fields of a method's trials; more trials begin with the same ones."""
-    points = grid(label)
+    points = grid(label, family)
     return json.loads(json.dumps(random.Random(label).sample(points, min(trials, len(points)))))
 
 
 def run_world(
-    seed: int, labels: list[str], trials: int, done: list[dict[str, Any]], log: Path, cache_dir: Path
+    name: str, seed: int, labels: list[str], trials: int, done: list[dict[str, Any]], log: Path, cache_dir: Path
 ) -> None:
     """The trials of these methods on one world that are not done yet."""
+    known = {json.dumps([t["method"], t["fields"]]) for t in done if t["world"] == seed}
+    todo = [(label, fields) for label in labels for fields in drawn(label, trials, data.family(name))]
+    todo = [(label, fields) for label, fields in todo if json.dumps([label, fields]) not in known]
+    if not todo:
+        return
     console = Console(highlight=False)
     root = world(cache_dir, seed)
-    models = mini_models(root, BENCHMARK, cache_dir)
-    benchmark = data.load(BENCHMARK, root)
-    evaluator = TofuEvaluator()
-    rows = {}
-    for name, path in (("retrained", models.retrained), ("original", models.original)):
+    models = mini_models(root, name, cache_dir)
+    benchmark = data.load(name, root)
+    task: Task = WmdpTask(benchmark, data.load("mmlu", root)) if data.family(name) == "wmdp" else TofuTask(benchmark)
+    for model, path in (("retrained", models.retrained), ("original", models.original)):
         loaded = load_model(str(path), device=torch.device("cpu"), dtype=torch.float32)
         encoder = Encoder(loaded.tokenizer)
-        rows[name] = evaluator.score(Scorer(loaded.model, encoder), benchmark)
-    original = {m.name: m.value for m in evaluator.summarize(rows["original"], rows["retrained"])}
-    for label in labels:
-        name = parse_methods(label)[0]
-        for fields in drawn(label, trials):
-            if any((t["method"], t["fields"], t["world"]) == (label, fields, seed) for t in done):
-                continue
-            method = with_fields(METHODS[name.base], {**fields, **dict(name.fields)}, where=label)
-            unlearned = method.unlearn(loaded, encoder, benchmark, seed=0, batch_tokens=16384)
+        original = task.score(Scorer(loaded.model, encoder), model)
+    for label, fields in todo:
+        method = parse_methods(label)[0]
+        configured = with_fields(METHODS[method.base], {**fields, **dict(method.fields)}, where=label)
+        trial = {"method": label, "world": seed, "fields": fields}
+        try:
+            unlearned = configured.unlearn(loaded, encoder, benchmark, seed=0, batch_tokens=16384)
+        except Diverged as error:
+            trial["diverged"] = str(error)
+        else:
             try:
-                scored = evaluator.score(Scorer(loaded.model, encoder), benchmark)
+                trial |= task.noted_of(task.score(Scorer(loaded.model, encoder), "unlearned"), original)
             finally:
                 unlearned.restore()
-            metrics = {m.name: m.value for m in evaluator.summarize(scored, rows["retrained"])}
-            shares = {f"kept_{k}": min(1.0, metrics[k] / original[k]) for k in KEPT}
-            trial = {"method": label, "world": seed, "fields": fields, **{k: metrics[k] for k in NOTED}, **shares}
-            done.append(trial)
-            with log.open("a") as file:
-                file.write(json.dumps(trial) + "\n")
-            console.print(json.dumps(trial), markup=False, soft_wrap=True)
+        done.append(trial)
+        with log.open("a") as file:
+            file.write(json.dumps(trial) + "\n")
+        console.print(json.dumps(trial), markup=False, soft_wrap=True)
+
+
+def write(families: Mapping[str, Mapping[str, Any]]) -> None:
+    """methods/mini_recipes.json, a trial on a line."""
+    texts = []
+    for family, result in families.items():
+        lines = ",".join(f"\n  {json.dumps(trial)}" for trial in result.get("trials", []))
+        rest = json.dumps({k: v for k, v in result.items() if k != "trials"}, indent=1).removesuffix("\n}")
+        texts.append(f'{json.dumps(family)}: {rest},\n "trials": [{lines}\n ]\n}}')
+    MINI_RECIPES.write_text("{\n" + ",\n".join(texts) + "\n}\n")
 
 
 def main() -> None:
     """Run the trials that are missing, then choose."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--benchmark", default="tofu/forget10", help="a split of tofu, or wmdp (default: %(default)s)")
     p.add_argument("--trials", type=int, default=15, help="per method (default: 15)")
     p.add_argument("--cache-dir", type=Path, default=default_cache_dir())
-    p.add_argument("--log", type=Path, default=Path("out/mini_trials.jsonl"), help="trials so far, one a line")
+    p.add_argument("--log", type=Path, help="trials so far, one a line (default: out/mini_trials_FAMILY.jsonl)")
     p.add_argument("--methods", help="only the trials of these labels, without choosing: for several processes at once")
     p.add_argument("--threads", type=int, default=1)
     options = p.parse_args()
     torch.set_num_threads(options.threads)
-    done = [json.loads(line) for line in options.log.read_text().splitlines()] if options.log.is_file() else []
-    options.log.parent.mkdir(parents=True, exist_ok=True)
-    wanted = [m.label for m in parse_methods(options.methods)] if options.methods else LABELS
+    family = data.family(options.benchmark)
+    task = TASKS[family]
+    log = options.log or Path("out") / f"mini_trials_{family}.jsonl"
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    log.parent.mkdir(parents=True, exist_ok=True)
+    wanted = [m.label for m in parse_methods(options.methods)] if options.methods else task.labels
     for seed in WORLD_SEEDS:
-        run_world(seed, wanted, options.trials, done, options.log, options.cache_dir)
+        run_world(options.benchmark, seed, wanted, options.trials, done, log, options.cache_dir)
     if options.methods:
         return
-    plan = {label: drawn(label, options.trials) for label in LABELS}
-    done = [t for t in done if t["fields"] in plan[t["method"]]]
-    best = {label: choose([t for t in done if t["method"] == label]) for label in LABELS}
-    result = {
+    plan = {label: drawn(label, options.trials, family) for label in task.labels}
+    done = [t for t in done if t["fields"] in plan.get(t["method"], [])]
+    best = {label: choose([t for t in done if t["method"] == label], task) for label in task.labels}
+    recorded = json.loads(MINI_RECIPES.read_text())
+    recorded[family] = {
         "search": {
             "how": "benchmarks/find_mini_recipes.py",
             "world_seeds": WORLD_SEEDS,
-            "benchmark": BENCHMARK,
+            "benchmark": options.benchmark,
             "trials": options.trials,
-            "criterion": "of the trials within 0.1 of the least left of the forget set (mean of forget_ks_d and "
-            "forget_rouge_l_recall over the worlds) the one that keeps most of original's model_utility and "
-            "retain_rouge_l_recall (the lower of the two, in the worse world)",
+            "criterion": task.criterion,
         },
         "recipes": {label: trial["fields"] for label, trial in best.items()},
         "trials": done,
     }
-    lines = ",\n".join(f"  {json.dumps(trial)}" for trial in result.pop("trials"))
-    text = json.dumps(result, indent=1).removesuffix("\n}") + f',\n "trials": [\n{lines}\n ]\n}}\n'
-    MINI_RECIPES.write_text(text)
+    write(recorded)
     for label, trial in best.items():
         line = f"{label:26} left {trial['left']:.3f} kept {trial['kept']:.3f} {trial['fields']}"
         Console(highlight=False).print(line, markup=False, soft_wrap=True)

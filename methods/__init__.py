@@ -1,15 +1,16 @@
 """The table of methods, in leaderboard order: every objective with every adapter."""
 
 from dataclasses import replace
+from typing import Any
 
 from bench.fields import with_fields
 from methods.base import Adapter, GradientMethod
-from methods.full import Full
 from methods.ga import GA, GradDiff
 from methods.grun import GRUN
 from methods.idk import DPO, IDK
 from methods.lora import LoRA
 from methods.npo import NPO, SimNPO
+from methods.rmu import RMU
 
 OBJECTIVES: dict[str, GradientMethod] = {
     "ga": GA(),
@@ -18,18 +19,36 @@ OBJECTIVES: dict[str, GradientMethod] = {
     "simnpo": SimNPO(),
     "dpo": DPO(),
     "idk": IDK(),
+    "rmu": RMU(),
 }
-ADAPTERS: dict[str, Adapter] = {"": Full(), "lora_": LoRA(), "grun_": GRUN()}
+ADAPTERS: dict[str, Adapter | None] = {"": None, "lora_": LoRA(), "grun_": GRUN()}
+"""None stands for the objective's own: all weights, or for RMU three matrices."""
 
-PAPER_PAIRS: dict[str, dict[str, float]] = {
+PAPER_PAIRS: dict[str, dict[str, Any]] = {
     "grun_gd": {"retain_weight": 2.0},
     "grun_npo": {"forget_weight": 100.0},
+    "grun_rmu": {
+        "steering_coeff": 300.0,
+        "retain_weight": 1.0,
+        "alternate": False,
+        "positions": "edited",
+        "gate": "mlp_3",
+        "gate_weight": 100.0,
+        "epochs": 4,
+    },
 }
-"""Where a paper gives an objective other weights under an adapter (spec: GRUN section 1.5)."""
+"""Where a paper gives an objective other fields under an adapter (spec: GRUN section 1.5).
+
+grun_rmu deviates: the authors read the output of the block before the last edited one, which cannot train the last
+edit, and leave the edited token out; the preset `grun-published` does as they do. Their retain loss over padding is
+`retain_loss=kl_padded`.
+"""
 
 METHODS: dict[str, GradientMethod] = {
     prefix + name: with_fields(
-        replace(objective, adapter=adapter), PAPER_PAIRS.get(prefix + name, {}), where=prefix + name
+        objective if adapter is None else replace(objective, adapter=adapter),
+        PAPER_PAIRS.get(prefix + name, {}),
+        where=prefix + name,
     )
     for prefix, adapter in ADAPTERS.items()
     for name, objective in OBJECTIVES.items()

@@ -3,20 +3,22 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from bench.activations import Reading
 from bench.data.tokenize import Encoder
-from bench.data.types import QA, Benchmark
+from bench.data.types import QA, Benchmark, Document, Tokens
 from bench.errors import LetheError
 from bench.forward import Rows
-from bench.logprobs import token_kl
+from bench.logprobs import Answers, token_kl
 from bench.models import Loaded
-from bench.train import FORGET, REFUSAL, RETAIN, Batch, Optimisation, Policy, TrainingSet, TrainLog, train
+from bench.policy import FORGET, REFUSAL, RETAIN, Batch, Policy
+from bench.train import Objective, Optimisation, TrainingSet, TrainLog, train
 from methods.refusals import draw_refusals
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -26,6 +28,8 @@ class Attached(ABC):
     """An adapter on one model. Implements `bench.train.Attachment`; `detach` gives the model back bit for bit."""
 
     frozen_blocks: int = 0
+    lowest_block: int = 0
+    top_block: int = -1
     compute_dtype: torch.dtype | None = None
 
     def start(self) -> None:
@@ -86,15 +90,28 @@ class Adapter(ABC):
     batch_size: int
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
+    """Longest gradient; None for no clipping."""
+    max_steps: int | None = None
+    """At most this many optimizer steps; None for as many as the epochs have."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """After its warm-up the learning rate falls linearly to zero, or stays."""
+    max_tokens: int = 512
+    """Documents are cut here."""
+    prompt_share: float = 0.0
+    """Share of a document's tokens that count as prompt: read, but not scored."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "clip_norm"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "max_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.max_tokens < 2:
+            raise ValueError(f"max_tokens must be at least 2, got {self.max_tokens}")
+        if not 0 <= self.prompt_share < 1:
+            raise ValueError(f"prompt_share must be within 0 and below 1, got {self.prompt_share}")
         for name in ("warmup_epochs", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -108,7 +125,17 @@ class Adapter(ABC):
             warmup_epochs=self.warmup_epochs,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
+            max_steps=self.max_steps,
+            schedule=self.schedule,
         )
+
+    def default_block(self, depth: int) -> int:
+        """Whose output an objective reads in a model of `depth` blocks, where it is not told: block 7 of 32, scaled."""
+        return scaled_block(7, depth)
+
+    def around(self, block: int) -> Self:
+        """This adapter for an objective that reads the output of `block`."""
+        return self
 
     @abstractmethod
     def attach(self, model: nn.Module, seed: int) -> Attached:
@@ -140,21 +167,24 @@ class Unlearned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientMethod(ABC):
+class GradientMethod:
     """forget_weight * (what the subclass minimises) + retain_weight * (retain NLL or KL)."""
 
     forget_roles: ClassVar[tuple[str, ...]] = (FORGET,)
     """Whose answers `forget_loss` reads."""
     needs_reference: ClassVar[bool] = False
     """Whether `forget_loss` reads the reference's log-probabilities of those answers."""
+    min_prompt_share: ClassVar[float] = 0.0
+    """Share of a document to forget that is prompt at least; whatever answers it needs something to answer."""
 
     adapter: Adapter
     forget_weight: float = 1.0
     """Weight of the forget term."""
     retain_weight: float = 1.0
     """Weight of the retain term; 0 leaves the retain pass out."""
-    retain_loss: Literal["nll", "kl"] = "nll"
-    """nll of the retain answers, or KL(reference || policy) at their answer positions."""
+    retain_loss: Literal["nll", "kl", "kl_padded"] = "nll"
+    """nll of the retain answers, or KL(reference || policy): kl, its mean over their answer positions; kl_padded, its
+    sum over all positions, prompt and padding too, divided by the examples, as GRUN's code for WMDP has it."""
 
     def __post_init__(self) -> None:
         if self.retain_weight < 0:
@@ -172,22 +202,45 @@ class GradientMethod(ABC):
 
     @property
     def reference_logits_roles(self) -> tuple[str, ...]:
-        return (RETAIN,) if self.retain_weight and self.retain_loss == "kl" else ()
+        return (RETAIN,) if self.retain_weight and self.retain_loss in ("kl", "kl_padded") else ()
 
-    @abstractmethod
+    @property
+    def alternates_topics(self) -> bool:
+        """Whether the topics of a corpus take turns, step by step, instead of mixing."""
+        return False
+
+    @property
+    def logits_roles(self) -> tuple[str, ...]:
+        return self.roles
+
+    @property
+    def reads(self) -> Reading | None:
+        return None
+
     def forget_loss(self, policy: Policy, batch: Batch) -> Tensor:
-        """The scalar that makes the model forget, before its weight."""
+        """The scalar that makes the model forget, before its weight; what `bound` returns has one."""
+        raise NotImplementedError
+
+    def retain_term(self, policy: Policy, batch: Batch) -> Tensor:
+        """The scalar that makes the model keep, before its weight."""
+        answers = policy.answers(batch.retain)
+        if self.retain_loss == "nll":
+            return answers.nll()
+        return kl_term(answers, policy.reference_logits(batch.retain), padded=self.retain_loss == "kl_padded")
 
     def loss(self, policy: Policy, batch: Batch) -> dict[str, Tensor]:
         terms = {"forget": self.forget_weight * self.forget_loss(policy, batch)}
         if self.retain_weight:
-            answers = policy.answers(batch.retain)
-            if self.retain_loss == "kl":
-                kl = token_kl(policy.reference_logits(batch.retain), answers.logits)
-                terms["retain"] = self.retain_weight * answers.token_mean(kl)
-            else:
-                terms["retain"] = self.retain_weight * answers.nll()
+            terms["retain"] = self.retain_weight * self.retain_term(policy, batch)
         return terms
+
+    def bound(self, model: nn.Module, seed: int, topics: int) -> Objective:
+        """The objective for one model and a number of topics; what it draws comes from `seed` alone.
+
+        Raises:
+            LetheError: the model lacks what the objective reads.
+        """
+        return self
 
     def unlearn(
         self,
@@ -205,16 +258,29 @@ class GradientMethod(ABC):
         Args:
             earlier: what the previous request of a chain left on the model.
         """
-        data = training_set(encoder, benchmark, seed, refusals=REFUSAL in self.roles)
+        context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
+        data = training_set(
+            encoder,
+            benchmark,
+            seed,
+            refusals=REFUSAL in self.roles,
+            max_tokens=min(self.adapter.max_tokens, context or self.adapter.max_tokens),
+            prompt_share=self.adapter.prompt_share,
+            min_prompt_share=self.min_prompt_share,
+        )
+        if self.retain_weight and self.retain_loss == "kl_padded":
+            data = replace(data, retain=padded_whole(data.retain, encoder.pad_id))
+        objective = self.bound(loaded.model, seed, max(data.topics, default=0) + 1)
+        adapter = self.adapter if objective.reads is None else self.adapter.around(objective.reads.block)
         fresh = earlier is None or self.adapter.parallel
         if earlier is not None and fresh:
             earlier.attached.detach()  # a new module is trained alone, on the frozen model
-        attached = earlier.attached if earlier is not None and not fresh else self.adapter.attach(loaded.model, seed)
+        attached = earlier.attached if earlier is not None and not fresh else adapter.attach(loaded.model, seed)
         try:
             attached.start()
             log = train(
                 loaded.model,
-                self,
+                objective,
                 attached,
                 data,
                 optimisation=self.adapter.optimisation,
@@ -234,11 +300,34 @@ class GradientMethod(ABC):
         return Unlearned(attached=attached, log=log)
 
 
-def training_set(encoder: Encoder, benchmark: Benchmark, seed: int, *, refusals: bool) -> TrainingSet:
-    """Tokenise a benchmark once; refusal i answers forget question i, drawn from the seed."""
+def training_set(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    seed: int,
+    *,
+    refusals: bool,
+    max_tokens: int = 512,
+    prompt_share: float = 0.0,
+    min_prompt_share: float = 0.0,
+) -> TrainingSet:
+    """Tokenise a benchmark once; refusal i answers forget question or document i, drawn from the seed.
 
-    def encode(rows: tuple[QA, ...]) -> tuple:
-        return tuple(encoder.pair(qa.question, qa.answer) for qa in rows)
+    Args:
+        max_tokens: documents are cut here.
+        prompt_share: share of a document that is not scored.
+        min_prompt_share: the same for documents to forget, where it is more.
+    """
+    share = max(prompt_share, min_prompt_share)
+
+    def encode(row: QA | Document, share: float) -> Tokens:
+        if isinstance(row, QA):
+            return encoder.pair(row.question, row.answer)
+        return encoder.document(row.text, max_tokens=max_tokens, prompt_share=share)
+
+    def refuse(row: QA | Document, refusal: str) -> Tokens:
+        if isinstance(row, QA):
+            return encoder.pair(row.question, refusal)
+        return encoder.refused(row.text, refusal, max_tokens=max_tokens, prompt_share=share)
 
     drawn: tuple[str, ...] = ()
     if refusals:
@@ -247,11 +336,56 @@ def training_set(encoder: Encoder, benchmark: Benchmark, seed: int, *, refusals:
                 f"{benchmark.name} comes without refusals, which idk and dpo need; put idontknow.jsonl beside its files"
             )
         drawn = draw_refusals(benchmark.refusals, len(benchmark.forget), seed)
+    names = ["" if isinstance(row, QA) else row.topic for row in benchmark.forget]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}  # in the order of the request
     return TrainingSet(
-        forget=encode(benchmark.forget),
-        retain=encode(benchmark.retain),
-        refusal=tuple(encoder.pair(qa.question, r) for qa, r in zip(benchmark.forget, drawn, strict=False)),
+        forget=tuple(encode(row, share) for row in benchmark.forget),
+        retain=tuple(encode(row, prompt_share) for row in benchmark.retain),
+        refusal=tuple(refuse(row, text) for row, text in zip(benchmark.forget, drawn, strict=False)),
+        topics=tuple(numbers[name] for name in names),
     )
+
+
+def padded_whole(rows: tuple[Tokens, ...], pad_id: int) -> tuple[Tokens, ...]:
+    """The rows with every position scored, padded to the longest of them: what the KL of GRUN's code for WMDP covers.
+
+    Deviates: their rows are as long as the longest of a batch, which would make the loss depend on who meets whom;
+    here as long as the longest of all. Padding is attended by nobody, and adapters still find the prompt's end.
+    """
+    longest = max((len(row.input_ids) for row in rows), default=0) + 1  # the last id is never read, only predicted
+    return tuple(
+        Tokens(
+            (*row.input_ids, *[pad_id] * (longest - len(row.input_ids))),
+            1,
+            (*row.hidden, *range(len(row.input_ids), longest)),
+            row.last_prompt,
+        )
+        for row in rows
+    )
+
+
+def kl_term(answers: Answers, reference: Tensor, *, padded: bool) -> Tensor:
+    """KL(reference || policy), nats: the mean over the positions, or where `padded` their sum over the examples."""
+    kl = token_kl(reference, answers.logits)
+    return answers.mean(kl) if padded else answers.token_mean(kl)
+
+
+def scaled_block(block: int, depth: int, of: int = 32) -> int:
+    """The block at the relative depth that `block` has in a model of `of` blocks.
+
+    >>> scaled_block(7, 32), scaled_block(7, 16), scaled_block(7, 4), scaled_block(31, 3)
+    (7, 3, 0, 2)
+    """
+    return min(depth, max(1, round((block + 1) * depth / of))) - 1
+
+
+def read_block(layer: int | None, default: int, depth: int) -> int:
+    """A block of a model of `depth` by its number, counted from the end where negative; None for the default."""
+    if layer is None:
+        return default
+    if not -depth <= layer < depth:
+        raise LetheError(f"layer must be within {-depth}..{depth - 1} for this model, got {layer}")
+    return layer % depth
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bench.train import Batch, Policy
+from bench.policy import Batch, Policy
 from methods.base import Adapter, GradientMethod
 from methods.full import Full
 

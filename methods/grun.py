@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import LetheError
-from bench.forward import Rows, active_rows
+from bench.forward import LATER, Rows, active_rows
 from bench.models import decoder_blocks, decoder_blocks_path, hidden_size
-from methods.base import Adapter, Attached, seeded
+from methods.base import Adapter, Attached, scaled_block, seeded
 
 if TYPE_CHECKING:
     from methods.interventions import GatedLoReFT
@@ -41,6 +41,7 @@ class GRUN(Adapter):
     lr: float = 4e-3
     epochs: int = 40
     batch_size: int = 16
+    prompt_share: float = 0.8
     layers: tuple[int, ...] | None = None
     """Blocks whose outputs are edited; None takes the relative depths of 20, 25 and 31 of 32."""
     rank: int = 4
@@ -69,6 +70,10 @@ class GRUN(Adapter):
             raise ValueError(f"gate_warmup must not be negative, got {self.gate_warmup}")
         if self.layers is not None and len(set(self.layers)) != len(self.layers):
             raise ValueError(f"layers must be distinct, got {self.layers}")
+
+    def default_block(self, depth: int) -> int:
+        """The last edited one."""
+        return resolve_layers(self.layers, depth)[-1]
 
     def attach(self, model: nn.Module, seed: int) -> "GatedEdits":
         from methods.interventions import GatedLoReFT
@@ -103,7 +108,7 @@ def resolve_layers(layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...
     ((20, 25, 31), (9, 12, 15), (2, 3))
     """
     if layers is None:
-        return tuple(sorted({min(depth, max(1, round((d + 1) * depth / 32))) - 1 for d in DEPTHS}))
+        return tuple(sorted({scaled_block(block, depth) for block in DEPTHS}))
     if any(not 0 <= layer < depth for layer in layers) or not layers:
         raise LetheError(f"layers must be within 0..{depth - 1} for this model, got {layers}")
     return tuple(sorted(layers))
@@ -136,6 +141,7 @@ class GatedEdits(Attached):
         """By (layer, module), of the last forward: (B,) mean binary cross-entropy of a row's gates."""
         layers = sorted({layer for m in modules for layer in m})
         self.frozen_blocks = layers[0] + 1
+        self.lowest_block, self.top_block = layers[0], layers[-1]
         blocks = decoder_blocks(model)
         self._handles = [blocks[layer].register_forward_hook(self._hook(layer)) for layer in layers]
 
@@ -158,9 +164,10 @@ class GatedEdits(Attached):
         return edit
 
     def _edit(self, hidden: Tensor, rows: Rows, layer: int, parallel: "list[tuple[int, GatedLoReFT]]") -> Tensor:
-        in_prompt = rows.last_prompt >= 0
+        if self._config.position != "all" and bool((rows.last_prompt == LATER).all()):
+            return hidden  # only tokens in front of the first that is edited
         batch = torch.arange(len(hidden), device=hidden.device)
-        prompt_here = bool(in_prompt.all())
+        prompt_here = bool((rows.last_prompt >= 0).all())
         at_prompt = hidden[batch, rows.last_prompt.clamp(min=0)]  # (B, D)
         if self._config.position == "all":
             chosen = rows.valid

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.train import FORGET, REFUSAL, Batch, Policy
+from bench.policy import FORGET, REFUSAL, Batch, Policy
 from methods.base import Adapter, GradientMethod
 from methods.full import Full
 
@@ -20,10 +20,11 @@ class IDK(GradientMethod):
     """Answer the forget questions with a refusal.
 
     Deviates: TOFU takes one token mean over refusals and retain answers together, so short refusals weigh little;
-    here, as in GRUN's code, each part is its own mean.
+    here, as in GRUN's code, each part is its own mean. Of a document to forget the first half is the question.
     """
 
     forget_roles: ClassVar[tuple[str, ...]] = (REFUSAL,)
+    min_prompt_share: ClassVar[float] = 0.5
 
     adapter: Adapter = Full()
 
@@ -36,6 +37,7 @@ class DPO(GradientMethod):
     """Prefer a refusal to the true answer, relative to the reference model."""
 
     forget_roles: ClassVar[tuple[str, ...]] = (REFUSAL, FORGET)
+    min_prompt_share: ClassVar[float] = 0.5
     needs_reference: ClassVar[bool] = True
 
     adapter: Adapter = Full()

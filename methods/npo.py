@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.train import Batch, Policy
+from bench.policy import Batch, Policy
 from methods.base import Adapter, GradientMethod
 from methods.full import Full
 

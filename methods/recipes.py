@@ -1,9 +1,10 @@
-"""From a name to a method with every field set: paper defaults, the mini model's recipes, then what the user says."""
+"""From a name to a method with every field set: paper defaults, a preset or mini recipe, then what the user says."""
 
 import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bench.fields import settable, with_fields
 from bench.spec import MethodName
 from methods import METHODS
 from methods.base import GradientMethod
+from methods.presets import CORPUS_FIELDS, PRESETS
 
 MINI_RECIPES = Path(__file__).with_name("mini_recipes.json")
 REFERENCES = ("original", "retrained")
@@ -34,18 +36,24 @@ class Configured:
 
 
 @functools.cache
-def mini_recipes() -> dict[str, Any]:
-    """The recorded recipes for the mini model with how they were found; empty where none were recorded."""
-    if not MINI_RECIPES.is_file():
-        return {"recipes": {}, "search": {}}
-    return json.loads(MINI_RECIPES.read_text())
+def mini_recipes(family: str = "tofu") -> dict[str, Any]:
+    """The recorded recipes for the mini model on a kind of benchmark, with how they were found; empty for none."""
+    recorded = json.loads(MINI_RECIPES.read_text()) if MINI_RECIPES.is_file() else {}
+    return recorded.get(family, {"recipes": {}, "search": {}})
 
 
-def chosen(names: Sequence[MethodName], sets: Mapping[str, Mapping[str, str]], *, mini: bool) -> list[Configured]:
+def chosen(
+    names: Sequence[MethodName],
+    sets: Mapping[str, Mapping[str, str]],
+    *,
+    mini: bool,
+    family: str = "tofu",
+    preset: str | None = None,
+) -> list[Configured]:
     """What --methods and --set ask for: 'all' stands for every method, the references train nothing and are left out.
 
     Raises:
-        LetheError: also for fields of a method that is not among the names.
+        LetheError: also for fields of a method that is not among the names, and for a preset of none of them.
     """
     wanted: list[MethodName] = []
     for name in names:
@@ -55,33 +63,69 @@ def chosen(names: Sequence[MethodName], sets: Mapping[str, Mapping[str, str]], *
             wanted += [MethodName(base) for base in METHODS]
         elif name.base not in REFERENCES:
             wanted.append(name)
-    configured = [configure(name, sets, mini=mini) for name in dict.fromkeys(wanted)]
+    configured = [configure(name, sets, mini=mini, family=family, preset=preset) for name in dict.fromkeys(wanted)]
     for target in sets:
         if target not in METHODS:
             raise unknown("method in --set", target, METHODS)
         if target not in {name.base for name in wanted}:
             raise LetheError(f"--set names {target!r}, which is not among --methods; add it there or leave it out")
+    if preset is not None:
+        own = published(preset)
+        if not own.keys() & {name.base for name in wanted}:
+            raise LetheError(
+                f"preset {preset!r} has settings of {', '.join(own)}, none of which is among --methods; "
+                "name one of them or leave the preset out"
+            )
     return configured
 
 
-def configure(name: MethodName, sets: Mapping[str, Mapping[str, str]], *, mini: bool) -> Configured:
-    """Defaults, then for the mini model its recipe, then `--set`, then the fields in the name's own brackets.
+def published(preset: str) -> Mapping[str, Mapping[str, Any]]:
+    """The fields of a preset by method.
+
+    Raises:
+        LetheError: there is no such preset.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return PRESETS[preset]
+
+
+def configure(
+    name: MethodName,
+    sets: Mapping[str, Mapping[str, str]],
+    *,
+    mini: bool,
+    family: str = "tofu",
+    preset: str | None = None,
+) -> Configured:
+    """Defaults, then the preset or for the mini model its recipe, then `--set`, then the fields in the name's brackets.
 
     A variant such as `grun_npo[position=answer]` takes the recipe that was recorded under that label, else the one of
     its method.
 
+    Args:
+        family: the kind of benchmark, "tofu" or "wmdp": papers and recipes have other fields for corpora.
+        preset: published settings; a method that they do not name is set as if there were none.
+
     Raises:
-        LetheError: no such method or field, or a value that the method refuses.
+        LetheError: no such method, field or preset, or a value that the method refuses.
     """
     if name.base not in METHODS:
         raise unknown("method", name.base, ["all", *REFERENCES, *METHODS])
     method, origin = METHODS[name.base], "paper defaults"
-    recipes = mini_recipes()["recipes"]
+    if family == "wmdp":
+        for pattern, fields in CORPUS_FIELDS.items():
+            if fnmatchcase(name.base, pattern):
+                method, origin = with_fields(method, fields, where=name.label), "paper defaults for corpora"
+    known = mini_recipes(family)
     position = [f"{name.base}[position={value}]" for key, value in name.fields if key == "position"]
-    found = next((key for key in (name.label, *position, name.base) if key in recipes), None)
-    if mini and found is not None:
-        method = with_fields(method, recipes[found], where=name.label)
-        search = mini_recipes()["search"]
+    found = next((key for key in (name.label, *position, name.base) if key in known["recipes"]), None)
+    own = published(preset).get(name.base) if preset is not None else None
+    if own is not None:
+        method, origin = with_fields(method, own, where=name.label), f"preset {preset!r}"
+    elif mini and found is not None:
+        method = with_fields(method, known["recipes"][found], where=name.label)
+        search = known["search"]
         worlds = " and ".join(map(str, search["world_seeds"]))
         origin = f"mini recipe {found!r}: {search['trials']} trials on mini worlds of seeds {worlds}"
     for where, fields in (("--set", sets.get(name.base, {})), ("name", dict(name.fields))):

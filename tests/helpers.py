@@ -29,11 +29,11 @@ from transformers import (
 )
 
 from bench.data.tokenize import Encoder
-from bench.data.types import QA, Benchmark, Tokens
+from bench.data.types import QA, Benchmark, Document, Tokens
 from bench.fields import with_fields
 from bench.logprobs import Answers
 from bench.models import Loaded
-from bench.train import Batch, Policy, TokenBatch
+from bench.policy import Batch, Policy, TokenBatch
 from methods import METHODS
 from methods.base import Attached, GradientMethod, Unlearned
 from methods.grun import GRUN, GatedEdits
@@ -115,6 +115,17 @@ def toy_benchmark() -> Benchmark:
     return Benchmark(name="toy", forget=forget, retain=retain, eval_sets=sets, refusals=REFUSALS, fingerprint="toy")
 
 
+def toy_corpus() -> Benchmark:
+    """Three documents of one topic and two of another to forget, six to keep."""
+
+    def document(name: str, i: int, topic: str) -> Document:
+        return Document(id=f"toy/{name}/{i}", text=f"{TEXTS[i][1]} {TEXTS[i - 1][1]}", topic=topic)
+
+    forget = tuple(document("forget", i, "moor" if i < 3 else "ruiz") for i in range(5))
+    retain = tuple(document("retain", i, "others") for i in range(5, 11))
+    return Benchmark(name="toy corpus", forget=forget, retain=retain, refusals=REFUSALS, fingerprint="toy corpus")
+
+
 def _llama(vocab: int, **fields: object) -> PreTrainedModel:
     return LlamaForCausalLM(LlamaConfig(**_common(vocab), num_key_value_heads=2, **fields))  # type: ignore[arg-type]
 
@@ -179,7 +190,7 @@ def tiny_loaded(architecture: str = "llama", kind: str = "full", **fields: objec
 
 def toy_pairs() -> list[tuple[str, str]]:
     """Questions with one answer and questions with several, in no order."""
-    rows = toy_benchmark().forget
+    rows = toy_benchmark().eval_sets["forget"]
     several = [(q.question, a) for q in rows[:3] for a in (q.answer, q.paraphrased_answer or "", *q.perturbed_answers)]
     return [*several[::2], *TEXTS[5:], *several[1::2]]
 
@@ -218,20 +229,28 @@ def attach(model: nn.Module, kind: str, seed: int = 3) -> Attached | None:
 SHORT = {"epochs": "2", "batch_size": "3"}
 """Two epochs of a full and a short batch over the five forget rows: four steps."""
 LEARNING_RATES = {"": "1e-3", "lora_": "1e-2", "grun_": "1e-2"}
+OWN: dict[str, dict[str, str]] = {"rmu": {"layer": "1"}, "lora_rmu": {"lr": "1e-3", "layer": "2"}}
 
 
 def short_method(name: str, **fields: str) -> GradientMethod:
     """A method of the table on a schedule of four steps that move something."""
     prefix = name[: name.rfind("_") + 1]
     own = {"layers": "1,2"} if prefix == "grun_" else {}
-    values = {**SHORT, "lr": LEARNING_RATES[prefix], "warmup_epochs": "0", **own, **fields}
+    values = {**SHORT, "lr": LEARNING_RATES[prefix], "warmup_epochs": "0", **own, **OWN.get(name, {}), **fields}
     return with_fields(METHODS[name], values, where=name)
 
 
 def unlearn(
-    loaded: Loaded, method: GradientMethod, *, seed: int = 0, batch_tokens: int = 10_000, kind: str = "full"
+    loaded: Loaded,
+    method: GradientMethod,
+    *,
+    seed: int = 0,
+    batch_tokens: int = 10_000,
+    kind: str = "full",
+    benchmark: Benchmark | None = None,
 ) -> Unlearned:
-    return method.unlearn(loaded, toy_encoder(kind), toy_benchmark(), seed=seed, batch_tokens=batch_tokens)
+    rows = benchmark or toy_benchmark()
+    return method.unlearn(loaded, toy_encoder(kind), rows, seed=seed, batch_tokens=batch_tokens)
 
 
 def weights(unlearned: Unlearned) -> dict[str, Tensor]:

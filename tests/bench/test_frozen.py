@@ -122,3 +122,36 @@ def test_recording_survives_memory_running_out(monkeypatch: pytest.MonkeyPatch) 
     prefix = FrozenPrefix(model, 1)
     prefix.record(EXAMPLES, 0, torch.device("cpu"), 1000)
     assert tried[0] == 6 and len(prefix._recorded) == 6
+
+
+def test_what_is_visited_once_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+    real = FrozenPrefix.record
+
+    def spy(self: FrozenPrefix, examples: dict, *rest: object) -> None:
+        recorded.append(len(examples))
+        real(self, examples, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FrozenPrefix, "record", spy)
+    for name in ("grun_npo", "rmu"):
+        for fields in ({"epochs": "1"}, {"epochs": "2", "max_steps": "2"}):  # two steps of 3 and 2 are an epoch
+            unlearn(tiny_loaded(), short_method(name, **fields)).restore()
+            assert recorded == [], (name, fields)
+    unlearn(tiny_loaded(), short_method("rmu", layer="2", layers="1,2")).restore()
+    assert len(recorded) == 1
+
+
+def test_weights_trained_above_a_frozen_prefix_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_loaded()
+    method = short_method("rmu", lr="1e-5", layer="2", layers="1,2")
+    assert method.adapter.attach(loaded.model, 0).frozen_blocks == 1
+    cached = unlearn(loaded, method)
+    expected, log = weights(cached), cached.log
+    cached.restore()
+    monkeypatch.setattr("bench.train._Loop.repeats", False)
+    whole = unlearn(loaded, method)
+    for a, b in zip(whole.log.steps, log.steps, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
+    whole.restore()

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import bench.policy
+import bench.reference
 import bench.train
 from bench.data.types import Tokens
 from bench.errors import LetheError
 from bench.forward import Rows
 from bench.models import Loaded
+from bench.policy import Batch, Policy
 from bench.train import (
-    Batch,
     Diverged,
     Optimisation,
-    Policy,
     TrainingSet,
     epoch_order,
     retain_partner,
@@ -31,13 +32,28 @@ from tests.helpers import (
     tiny,
     tiny_loaded,
     toy_benchmark,
+    toy_corpus,
     toy_encoder,
     toy_tokens,
     unlearn,
     weights,
 )
 
-CUTS = ("gd", "npo", "simnpo", "dpo", "idk", "lora_npo", "lora_dpo", "grun_gd", "grun_npo", "grun_dpo", "grun_idk")
+CUTS = (
+    "gd",
+    "npo",
+    "simnpo",
+    "dpo",
+    "idk",
+    "rmu",
+    "lora_npo",
+    "lora_dpo",
+    "lora_rmu",
+    "grun_gd",
+    "grun_npo",
+    "grun_dpo",
+)
+CUTS += ("grun_idk", "grun_rmu")
 
 
 @pytest.fixture
@@ -62,7 +78,9 @@ def test_loss_and_weights_do_not_depend_on_how_a_batch_is_cut(name: str, loaded:
     # Adam's first steps move every weight by lr, also where the gradient is hardly more than rounding: a small lr
     # keeps that from hiding what is to be seen.
     fields = {"lr": {"l": "1e-4", "g": "1e-3"}.get(name[0], "1e-5") if "_" in name else "1e-5"}
-    method = short_method(name, **fields, **({"retain_loss": "kl"} if name == "lora_npo" else {}))
+    # alpha = 100 would make a loss of a distance that begins as rounding
+    more = {"lora_npo": {"retain_loss": "kl"}, "lora_rmu": {"retain_weight": "1"}}
+    method = short_method(name, **fields, **more.get(name, {}))
     whole = unlearn(loaded, method)
     expected, log = weights(whole), whole.log
     whole.restore()
@@ -79,8 +97,8 @@ def test_the_short_last_batch_is_trained_on(loaded: Loaded) -> None:
     unlearned.restore()
     encoder = toy_encoder()
     assert [entry["step"] for entry in unlearned.log.steps] == [1, 2, 3, 4]
-    forget = sum(len(encoder.pair(qa.question, qa.answer).input_ids) for qa in toy_benchmark().forget)
-    retained = [encoder.pair(qa.question, qa.answer) for qa in toy_benchmark().retain]
+    forget = sum(len(encoder.pair(qa.question, qa.answer).input_ids) for qa in toy_benchmark().eval_sets["forget"])
+    retained = [encoder.pair(qa.question, qa.answer) for qa in toy_benchmark().eval_sets["retain"]]
     partners = [retain_partner(0, epoch, i, 6) for epoch in range(2) for i in range(5)]
     assert unlearned.log.tokens == 2 * forget + sum(len(retained[p].input_ids) for p in partners)
 
@@ -124,8 +142,8 @@ class Fails:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, at: set[int], error: Exception) -> None:
         self.calls, self.rows, self._at, self._error = 0, [], at, error
-        self._real = bench.train.forward
-        monkeypatch.setattr(bench.train, "forward", self)
+        self._real = bench.policy.forward
+        monkeypatch.setattr(bench.policy, "forward", self)
 
     def __call__(self, model: nn.Module, **kwargs: Tensor) -> Tensor:
         logits = self._real(model, **kwargs)  # type: ignore[arg-type]
@@ -171,9 +189,11 @@ def test_out_of_memory_with_one_row_and_other_errors_end_the_cell_and_restore_th
 class Poisoned:
     """An objective whose loss turns NaN at its third step."""
 
-    roles = ("forget",)
+    roles = logits_roles = ("forget",)
     reference_logp_roles = ()
     reference_logits_roles = ()
+    reads = None
+    alternates_topics = False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -186,7 +206,8 @@ class Poisoned:
 class Head:
     """The smallest attachment: the output head moves."""
 
-    frozen_blocks = 0
+    frozen_blocks = lowest_block = 0
+    top_block = -1
     compute_dtype: torch.dtype | None = None
 
     def __init__(self, model: nn.Module) -> None:
@@ -203,7 +224,9 @@ class Head:
         return terms
 
 
-def run(model: nn.Module, objective: object, data: TrainingSet | None = None, **fields: float) -> bench.train.TrainLog:
+def run(
+    model: nn.Module, objective: object, data: TrainingSet | None = None, **fields: float | None
+) -> bench.train.TrainLog:
     values = {"lr": 1e-3, "epochs": 3, "batch_size": 2, "warmup_epochs": 0, "weight_decay": 0.0, "clip_norm": 1.0}
     return train(
         model,
@@ -237,7 +260,7 @@ def test_a_diverged_method_gives_the_model_back(loaded: Loaded) -> None:
 
 def test_what_an_objective_reads_must_be_there() -> None:
     class Retains(Poisoned):
-        roles = ("forget", "retain")
+        roles = logits_roles = ("forget", "retain")
 
     with pytest.raises(LetheError, match="reads retain examples"):
         run(tiny(), Retains())
@@ -251,7 +274,7 @@ def test_a_row_longer_than_the_context_is_refused_and_not_trained_on(role: str) 
     rows = {"forget": tuple(toy_tokens()[:2]), "retain": tuple(toy_tokens()[2:4])}
     rows[role] = (*rows[role], Tokens((1, 5, 6) * 200, 3))
     with pytest.raises(LetheError, match="a text of 600 tokens does not fit the model's context of 512"):
-        run(tiny(), short_method("gd"), TrainingSet(**rows))
+        run(tiny(), short_method("gd"), TrainingSet(**rows))  # type: ignore[arg-type]
 
 
 def test_the_learning_rate_follows_its_schedule_by_hand(loaded: Loaded) -> None:
@@ -266,6 +289,67 @@ def test_the_learning_rate_follows_its_schedule_by_hand(loaded: Loaded) -> None:
     unlearned = unlearn(loaded, method)
     unlearned.restore()
     assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+
+
+def test_a_constant_rate_stays_after_its_warm_up_and_steps_can_be_bounded(loaded: Loaded) -> None:
+    fields = {"batch_size": "2", "epochs": "3", "lr": "1e-3", "warmup_epochs": "1"}
+    unlearned = unlearn(loaded, short_method("gd", **fields, schedule="constant", max_steps="5"))
+    unlearned.restore()
+    assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
+    # a bounded run falls to zero over its own five steps: 2/2 and 1/2 are left after the warm-up
+    unlearned = unlearn(loaded, short_method("gd", **fields, max_steps="5"))
+    unlearned.restore()
+    assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1 / 2])
+    unlearned = unlearn(loaded, short_method("gd", **fields, max_steps="99"))
+    unlearned.restore()
+    assert len(unlearned.log.steps) == 9
+
+
+def test_a_bounded_run_asks_the_reference_only_for_what_it_meets(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = bench.reference.forward
+
+    def counting(*args: nn.Module, **kwargs: Tensor) -> Tensor:
+        asked.append(len(kwargs["input_ids"]))
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.reference, "forward", counting)
+    unlearn(loaded, short_method("npo", batch_size="2", max_steps="1")).restore()
+    assert sum(asked) == 2
+
+
+def topics_of_steps(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, name: str, **fields: str
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(examples, their topics) of every step; documents 0 to 2 are of topic 0, 3 and 4 of topic 1."""
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    real = Policy.run
+
+    def spy(self: Policy, batch: Batch, roles: tuple[str, ...]) -> None:
+        seen.append((batch.forget.indices, batch.forget.topics))
+        real(self, batch, roles)
+
+    monkeypatch.setattr(Policy, "run", spy)
+    unlearn(loaded, short_method(name, **fields), benchmark=toy_corpus()).restore()
+    return seen
+
+
+def test_topics_take_turns_where_the_objective_asks_for_it(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = topics_of_steps(loaded, monkeypatch, "rmu", batch_size="1", epochs="1")
+    assert [topics for _, topics in steps] == [(0,), (1,), (0,), (1,), (0,)]  # step % 2, while both have some left
+    assert sorted(i for indices, _ in steps for i in indices) == [0, 1, 2, 3, 4]
+    monkeypatch.undo()
+    steps = topics_of_steps(loaded, monkeypatch, "rmu", batch_size="2", epochs="2")
+    assert [set(topics) for _, topics in steps] == [{0}, {1}, {0}] * 2
+    assert [len(indices) for indices, _ in steps] == [2, 2, 1] * 2
+    monkeypatch.undo()
+    steps = topics_of_steps(loaded, monkeypatch, "rmu", batch_size="5", epochs="1", alternate="false")
+    assert [sorted(topics) for _, topics in steps] == [[0, 0, 0, 1, 1]]
+    monkeypatch.undo()
+    steps = topics_of_steps(loaded, monkeypatch, "npo", batch_size="5", epochs="1")
+    assert [sorted(topics) for _, topics in steps] == [[0, 0, 0, 1, 1]]
 
 
 def test_one_step_of_sgd_like_size_is_clipped_to_the_stated_norm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,8 +371,10 @@ def test_one_step_of_sgd_like_size_is_clipped_to_the_stated_norm(monkeypatch: py
     assert all(entry["grad_norm"] > 0.01 for entry in log.steps)  # the log tells the norm before the clip
     assert norms == pytest.approx([0.01] * 6, rel=1e-3)
     norms.clear()
-    log = run(tiny(), Plain(), clip_norm=1e6)
-    assert norms == pytest.approx([entry["grad_norm"] for entry in log.steps])
+    for clip_norm in (1e6, None):
+        norms.clear()
+        log = run(tiny(), Plain(), clip_norm=clip_norm)
+        assert norms == pytest.approx([entry["grad_norm"] for entry in log.steps])
 
 
 @pytest.mark.parametrize("name", ["npo", "lora_npo", "grun_npo"])

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 import bench.reference
+from bench.data.types import Benchmark
+from bench.fields import settable
 from bench.models import Loaded
 from methods import METHODS
 from methods.grun import GRUN
@@ -15,6 +17,8 @@ from tests.helpers import (
     short_method,
     state,
     tiny_loaded,
+    toy_benchmark,
+    toy_corpus,
     toy_encoder,
     toy_tokenizer,
     unlearn,
@@ -22,6 +26,7 @@ from tests.helpers import (
 )
 
 ALL = list(METHODS)
+DATA = pytest.mark.parametrize("data", [toy_benchmark(), toy_corpus()], ids=["questions", "documents"])
 
 
 @pytest.fixture
@@ -29,13 +34,16 @@ def loaded() -> Loaded:
     return tiny_loaded()
 
 
+@DATA
 @pytest.mark.parametrize("name", ALL)
-def test_the_same_seed_gives_the_same_weights_and_another_one_others(name: str, loaded: Loaded) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(
+    name: str, loaded: Loaded, data: Benchmark
+) -> None:
     before = state(loaded.model)
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed + len(found))  # not what counts
-        unlearned = unlearn(loaded, short_method(name), seed=seed)
+        unlearned = unlearn(loaded, short_method(name), seed=seed, benchmark=data)
         found.append((weights(unlearned), unlearned.log.steps))
         unlearned.restore()
         assert same_bits(state(loaded.model), before)  # restored bit for bit, every time
@@ -45,13 +53,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(name: str, 
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
+@DATA
 @pytest.mark.parametrize("name", ALL)
-def test_loss_terms_are_finite_scalars_and_add_up_to_what_falls(name: str, loaded: Loaded) -> None:
+def test_loss_terms_are_finite_scalars_and_add_up_to_what_falls(name: str, loaded: Loaded, data: Benchmark) -> None:
     # one batch of all rows, again and again, against the same retain rows
-    method = short_method(name, batch_size="5", epochs="8")
+    fields = {"alternate": "false", "retain_weight": "1"} if name.endswith("rmu") else {}
+    method = short_method(name, batch_size="5", epochs="8", **fields)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.train.retain_partner", lambda seed, epoch, index, size: index % size)
-        unlearned = unlearn(loaded, method)
+        unlearned = unlearn(loaded, method, benchmark=data)
     unlearned.restore()
     expected = {"step", "lr", "grad_norm", "forget"}
     expected |= {"retain"} if method.retain_weight else set()
@@ -63,14 +73,15 @@ def test_loss_terms_are_finite_scalars_and_add_up_to_what_falls(name: str, loade
     assert totals[-1] < totals[0]
 
 
+@DATA
 @pytest.mark.parametrize("name", ALL)
-def test_gradients_reach_all_that_trains_and_nothing_else(name: str, loaded: Loaded) -> None:
+def test_gradients_reach_all_that_trains_and_nothing_else(name: str, loaded: Loaded, data: Benchmark) -> None:
     before = state(loaded.model)
     method = short_method(name, epochs="4", weight_decay="0")
-    initial = method.adapter.attach(loaded.model, 0)
+    initial = method.adapter.around(1).attach(loaded.model, 0)
     start = {n: p.detach().clone() for n, p in initial.trainable().items()}
     initial.detach()
-    unlearned = unlearn(loaded, method)
+    unlearned = unlearn(loaded, method, benchmark=data)
     trained = weights(unlearned)
     assert trained.keys() == start.keys()
     still = {n for n in trained if torch.equal(trained[n].float(), start[n].float())}
@@ -82,10 +93,10 @@ def test_gradients_reach_all_that_trains_and_nothing_else(name: str, loaded: Loa
     unlearned.restore()
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].needs_reference or n in ("gd", "lora_gd", "grun_gd")])
+@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].needs_reference or n.endswith(("gd", "rmu"))])
 def test_training_does_not_move_the_reference(name: str, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple, Tensor]] = []
-    for kind in ("logp", "logits"):
+    for kind in ("logp", "logits", "activations"):
         real = getattr(bench.reference.Reference, kind)
 
         def spy(self: object, role: str, indices: tuple, *rest: object, _real=real, _kind=kind) -> Tensor:  # noqa: ANN001
@@ -96,7 +107,8 @@ def test_training_does_not_move_the_reference(name: str, loaded: Loaded, monkeyp
         monkeypatch.setattr(bench.reference.Reference, kind, spy)
     monkeypatch.setattr("bench.train.retain_partner", lambda seed, epoch, index, size: index % size)
     monkeypatch.setattr("bench.train.epoch_order", lambda seed, epoch, size: list(range(size)))
-    method = short_method(name, retain_loss="kl", epochs="3", batch_size="5")
+    kept = "activation" if name.endswith("rmu") else "kl"
+    method = short_method(name, retain_loss=kept, epochs="3", batch_size="5")
     unlearn(loaded, method).restore()
     by_key: dict[tuple, list[Tensor]] = {}
     for key, value in seen:
@@ -114,7 +126,7 @@ def test_the_kl_is_a_retain_loss_that_starts_at_zero_where_the_adapter_starts_as
     values = [entry["retain"] for entry in unlearned.log.steps]
     assert values[-1] > 0
     if name.startswith("grun_"):
-        assert values[0] > 0.01  # its edits are there from the start
+        assert values[0] > 0.003  # its edits are there from the start
     else:
         assert values[0] == pytest.approx(0.0, abs=1e-6)
 
@@ -136,7 +148,7 @@ def test_a_retain_weight_of_zero_leaves_the_retain_pass_out(loaded: Loaded) -> N
 
 
 def test_the_table_is_every_adapter_with_every_objective_in_the_order_of_the_leaderboard() -> None:
-    objectives = ["ga", "gd", "npo", "simnpo", "dpo", "idk"]
+    objectives = ["ga", "gd", "npo", "simnpo", "dpo", "idk", "rmu"]
     assert [a + o for a in ("", "lora_", "grun_") for o in objectives] == ALL
     for name, method in METHODS.items():
         assert isinstance(method.adapter, GRUN) == name.startswith("grun_")
@@ -144,6 +156,19 @@ def test_the_table_is_every_adapter_with_every_objective_in_the_order_of_the_lea
     # the weights that the paper gives under GRUN
     assert METHODS["grun_npo"].forget_weight == 100
     assert METHODS["grun_gd"].retain_weight == 2
+    rmu = settable(METHODS["grun_rmu"])
+    assert (rmu["steering_coeff"], rmu["retain_weight"], rmu["gate_weight"], rmu["epochs"]) == (300, 1, 100, 4)
+    assert (
+        settable(METHODS["rmu"]).items()
+        >= {
+            "lr": 5e-5,
+            "batch_size": 4,
+            "max_steps": 80,
+            "schedule": "constant",
+            "steering_coeff": 20.0,
+            "retain_weight": 100.0,
+        }.items()
+    )  # the command line defaults of RMU's authors
 
 
 def test_facts_for_the_record(loaded: Loaded) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import LetheError
-from bench.forward import Rows, announce, forward, pad
+from bench.forward import LATER, Rows, announce, forward, pad
 from bench.models import decoder_blocks, decoder_blocks_path
 from bench.scorer import Scorer
 from methods.grun import GRUN, GatedEdits, gate_loss, load_grun, resolve_layers
@@ -386,6 +386,26 @@ def test_a_folder_that_is_not_whole_or_of_another_model_is_told(tmp_path: Path) 
     with pytest.raises(LetheError, match="no complete GRUN adapter"):
         load_grun(tmp_path / "whole", model)
     assert not any(b._forward_hooks for b in decoder_blocks(model))
+
+
+@pytest.mark.parametrize("position", ["last_prompt", "answer", "all"])
+def test_what_stands_in_front_of_the_last_prompt_token_is_edited_by_position_all_only(position: str) -> None:
+    model = tiny()
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+
+    def read(last_prompt: int) -> tuple[Tensor, Rows]:
+        rows = Rows(last_prompt=torch.full((2,), last_prompt), valid=torch.ones(2, 3, dtype=torch.bool))
+        with announce(rows), torch.no_grad():
+            return model(input_ids=ids).logits, rows
+
+    plain, _ = read(LATER)
+    attached = attach(model, position)
+    assert attached is not None
+    prefix, rows = read(LATER)
+    assert rows.carry == {}  # the gate is read at the last prompt token, in a later call
+    assert torch.equal(prefix, plain) == (position != "all")
+    assert not torch.equal(read(1)[0], plain)
+    attached.detach()
 
 
 def test_a_call_that_does_not_tell_the_last_prompt_token_is_an_error() -> None:

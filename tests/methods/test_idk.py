@@ -64,7 +64,8 @@ def test_refusal_i_answers_forget_question_i() -> None:
     encoder, benchmark = toy_encoder(), toy_benchmark()
     data = training_set(encoder, benchmark, 3, refusals=True)
     drawn = draw_refusals(REFUSALS, 5, 3)
-    assert data.refusal == tuple(encoder.pair(qa.question, r) for qa, r in zip(benchmark.forget, drawn, strict=True))
+    rows = benchmark.eval_sets["forget"]
+    assert data.refusal == tuple(encoder.pair(qa.question, r) for qa, r in zip(rows, drawn, strict=True))
     assert training_set(encoder, benchmark, 3, refusals=False).refusal == ()
     with pytest.raises(LetheError, match="toy comes without refusals"):
         training_set(encoder, replace(benchmark, refusals=()), 3, refusals=True)

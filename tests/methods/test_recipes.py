@@ -7,7 +7,8 @@ import pytest
 from bench.errors import LetheError
 from bench.spec import parse_methods, parse_sets
 from methods import METHODS, recipes
-from methods.recipes import Configured, configure
+from methods.presets import PRESETS
+from methods.recipes import Configured, chosen, configure
 
 
 @pytest.fixture
@@ -21,13 +22,14 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         },
         "search": {"trials": 10, "world_seeds": [1, 2], "world_seed": 1},
     }
-    monkeypatch.setattr(recipes, "mini_recipes", lambda: found)
+    nothing: dict = {"recipes": {}, "search": {}}
+    monkeypatch.setattr(recipes, "mini_recipes", lambda family="tofu": found if family == "tofu" else nothing)
     yield
 
 
-def get(text: str, *sets: str, mini: bool = True) -> Configured:
+def get(text: str, *sets: str, mini: bool = True, **where: str) -> Configured:
     [name] = parse_methods(text)
-    return configure(name, parse_sets(sets), mini=mini)
+    return configure(name, parse_sets(sets), mini=mini, **where)
 
 
 def test_the_order_of_precedence(recorded: None) -> None:
@@ -82,8 +84,61 @@ def test_wrong_names_and_values_are_told(recorded: None) -> None:
 
 
 def test_every_recorded_recipe_fits_its_method() -> None:
-    for label in recipes.mini_recipes()["recipes"]:
-        assert get(label).label == label
+    for family in ("tofu", "wmdp"):
+        for label in recipes.mini_recipes(family)["recipes"]:
+            configured = get(label, family=family)
+            assert configured.label == label
+            assert configured.recipe.startswith(f"mini recipe {label!r}")
+
+
+def test_on_corpora_papers_and_recipes_have_fields_of_their_own(recorded: None) -> None:
+    fields = get("grun_gd", mini=False, family="wmdp").fields
+    assert (fields["epochs"], fields["gate_weight"], fields["gate"]) == (4, 100, "mlp_3")
+    assert get("grun_gd", mini=False, family="wmdp").recipe == "paper defaults for corpora"
+    assert get("grun_npo", mini=False, family="wmdp").fields["forget_weight"] == 100
+    fields = get("grun_gd", mini=False).fields
+    assert (fields["epochs"], fields["gate_weight"], fields["gate"]) == (40, 10, "linear")
+    assert get("npo", mini=False, family="wmdp").recipe == "paper defaults"
+    assert get("npo", family="wmdp").recipe == "paper defaults"  # no recipe of this kind is recorded
+    assert get("grun_npo", "grun_npo.epochs=9", family="wmdp").fields["epochs"] == 9
+
+
+def test_a_preset_stands_in_for_the_recipe_and_gives_way_to_the_user(recorded: None) -> None:
+    configured = get("rmu", preset="wmdp-zephyr")
+    assert (configured.fields["steering_coeff"], configured.fields["retain_weight"]) == (6.5, 1200)
+    assert (configured.fields["layers"], configured.fields["max_steps"]) == ((5, 6, 7), 150)
+    assert configured.recipe == "preset 'wmdp-zephyr'"
+    assert get("rmu[steering_coeff=9]", "rmu.layer=3", preset="wmdp-zephyr").fields["steering_coeff"] == 9
+    assert get("npo", preset="wmdp-zephyr").fields["lr"] == 0.25  # not in the preset: its recipe as ever
+    with pytest.raises(LetheError, match=r"unknown preset 'zephir'.*known: openunlearning"):
+        get("rmu", preset="zephir")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_fits_its_methods(preset: str) -> None:
+    for label, fields in PRESETS[preset].items():
+        assert get(label, mini=False, preset=preset).fields.items() >= fields.items()
+
+
+def test_published_numbers() -> None:
+    # fact sheets: open-unlearning 1.1 and 1.2, GRUN 2.3
+    def numbers(preset: str, *names: str) -> tuple:
+        fields = get("rmu", mini=False, preset=preset).fields
+        return tuple(fields[name] for name in names)
+
+    common = ("layer", "steering_coeff", "retain_weight", "positions")
+    assert numbers("openunlearning", *common, "parameters", "lr") == (7, 2, 1, "labels", "all", 1e-5)
+    assert numbers("openunlearning-wmdp", *common, "batch_size", "max_steps") == (7, 2, 1, "labels", 16, 80)
+    assert numbers("wmdp-zephyr", *common, "batch_size", "lr") == (7, 6.5, 1200, "all", 4, 5e-5)
+    assert numbers("grun-llama3", *common, "layers", "max_steps") == (15, 30, 350, "all", (13, 14, 15), 150)
+    assert numbers("grun-mistral", *common, "layers", "max_steps") == (15, 27, 1600, "all", (13, 14, 15), 150)
+
+
+def test_a_preset_of_none_of_the_methods_is_an_error(recorded: None) -> None:
+    [found] = chosen(parse_methods("rmu"), {}, mini=False, family="wmdp", preset="wmdp-zephyr")
+    assert found.fields["max_steps"] == 150
+    with pytest.raises(LetheError, match="preset 'wmdp-zephyr' has settings of rmu, none of which is among --methods"):
+        chosen(parse_methods("npo,original"), {}, mini=False, preset="wmdp-zephyr")
 
 
 def test_a_recipe_file_that_is_not_there_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # noqa: ANN001
