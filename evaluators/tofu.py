@@ -40,6 +40,8 @@ mia_loss, mia_zlib, mia_min_k, mia_min_k_plus_plus: only where the benchmark has
     (the positive class) from forget rows by loss, loss per zlib byte, min-k and min-k++ with k 0.4. 1 is memorised,
     0.5 is not to be told apart; the distance to the retrained model counts, so neither direction is better by itself.
     O.
+mia_gradnorm: only with gradient_norms, which costs a backward pass per row: the same by the mean, over parameter
+    tensors, of the norm of the gradient of the loss without the terminator. O.
 privleak: with a holdout, (AUC_ref - AUC) / (1 - AUC_ref) of mia_min_k in per cent. 0 is best; near -100 is memorised,
     positive is over-unlearned. Shi et al., "MUSE", 2025.
 
@@ -56,7 +58,7 @@ mends it:
 * there ROUGE's reference is decoded from the tokens and loses spaces before punctuation; `strict` takes the file's
   text;
 * there privleak without a retrained model is measured from AUC 0.5; `strict` has none.
-Not provided: gradient norms and the reference-model attack, which need a backward pass and another model.
+Not provided: the reference-model attack, which needs another model.
 
 A value that is not finite in any row makes its metrics missing, with the reason. What a model generates where its
 likelihoods are not finite is no answer: its ROUGE is missing too.
@@ -86,6 +88,7 @@ PROTOCOLS = ("strict", "openunlearning")
 KEPT = ("retain", "real_authors", "world_facts")
 SETS = ("forget", *KEPT)
 ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
+GRADNORM = "mia_gradnorm"
 NO_REFERENCE = "no rows of a retrained model to compare with; give one with --retrained, or see why its cell failed"
 
 
@@ -99,6 +102,8 @@ class TofuEvaluator:
     """`strict` mends the known defects of `openunlearning`, which follows that suite to the letter."""
     max_new_tokens: int = 200
     """Longest generation, in tokens."""
+    gradient_norms: bool = False
+    """Also the attack by gradient norms; a backward pass for every forget and holdout row."""
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -131,6 +136,9 @@ class TofuEvaluator:
                 row["perturbed_nll"] = [finite(record.nll) for record in mine[1 + paraphrases :]]
             if name in ("forget", "holdout"):
                 row |= self._memorization(mine[0], scorer.encoder)
+                if self.gradient_norms:
+                    labels = row["memorization_tokens"]
+                    row[GRADNORM] = finite(scorer.gradient_norm(qa.question, qa.answer, labels)) if labels else None
             rows.append(row)
         return rows
 
@@ -293,7 +301,8 @@ def _attacks(sets: Sets, reference: Sets | None, eps: float) -> list[Metric]:
         return members, others
 
     found = []
-    for attack in ATTACKS:
+    asked = [*ATTACKS, *([GRADNORM] if any(GRADNORM in row for row in sets["holdout"]) else [])]
+    for attack in asked:
         try:
             members, others = scores(sets, attack)
         except MissingValues as reason:

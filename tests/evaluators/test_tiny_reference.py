@@ -15,7 +15,7 @@ from evaluators.tofu import TofuEvaluator
 
 EPS = 1e-10
 PREFIXES = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
-ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
+ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_gradnorm")
 AVG_LOSS = 2e-5  # that suite's float32 sums lie up to this far below float64
 OTHERS = 1e-4
 
@@ -86,7 +86,7 @@ def comparison(request: pytest.FixtureRequest, real_data: Path, benchmark: Bench
     tokenizer = AutoTokenizer.from_pretrained(folder / "retrained")
     model = AutoModelForCausalLM.from_pretrained(folder / "retrained", dtype=torch.float32).eval()
     encoder = Encoder(tokenizer, template=template, protocol="openunlearning")
-    evaluator = TofuEvaluator(protocol="openunlearning")
+    evaluator = TofuEvaluator(protocol="openunlearning", gradient_norms=True)
     rows = evaluator.score(Scorer(model, encoder, batch_tokens=4096), benchmark)
     found = {metric.name: metric.value for metric in evaluator.summarize(rows)}
     by_set = {name: [row for row in rows if row["set"] == name] for name in (*PREFIXES, "holdout")}
