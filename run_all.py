@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show_list(console: Console) -> int:
-    """Methods with their fields, and benchmarks."""
+    """Methods with their fields, benchmarks and presets."""
     from bench import data
     from bench.fields import settable
     from methods import METHODS
+    from methods.presets import PRESETS
 
-    say(console, f"benchmarks: {', '.join(data.known())}")
+    say(console, f"benchmarks: {', '.join(data.known())}, and lm_eval:TASK for any task of lm-eval or a YAML file")
+    say(console, f"presets: {', '.join(PRESETS)}")
     say(console, "methods (original and retrained are always there):")
     for name, method in METHODS.items():
         say(console, f"  {name:12} {' '.join(f'{k}={v}' for k, v in settable(method).items())}")
@@ -79,17 +82,26 @@ def run(options: Options, console: Console) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose seconds wherever cores are shared
     started = time.perf_counter()
+    from bench.data import family
     from bench.grid import Grid
     from bench.models import resident_peak_gib
     from bench.progress import Reporter
     from bench.store import RunStore
-    from evaluators import EVALUATORS, LOGS
-    from methods.recipes import REFERENCES, chosen
+    from evaluators import LOGS, evaluators_of, names
+    from methods.recipes import REFERENCES, Configured, chosen
 
-    configured = chosen(options.methods, options.sets, mini=options.model == "mini")
+    scored_by = names(options.benchmarks)
+    of_evaluators = {target: fields for target, fields in options.sets.items() if target in scored_by}
+    of_methods = {target: fields for target, fields in options.sets.items() if target not in of_evaluators}
+
+    configured: dict[str, list[Configured]] = {
+        kind: chosen(options.methods, of_methods, mini=options.model == "mini", family=kind, preset=options.preset)
+        for kind in dict.fromkeys(map(family, options.benchmarks))
+    }
     store = None if options.dry_run else RunStore(options.out)
     with Reporter(console) as progress:
-        grid = Grid.build(options, configured, EVALUATORS, LOGS, progress)
+        evaluators = partial(evaluators_of, sets=of_evaluators, limit=options.limit)
+        grid = Grid.build(options, configured.__getitem__, evaluators, LOGS, progress)
         if store is None:
             for line in grid.plan():
                 say(console, line)
@@ -97,7 +109,7 @@ def run(options: Options, console: Console) -> int:
         outcome = grid.run(store, progress)
     mine = {cell.id for cell in grid.cells}
     records = store.records()
-    order = [*REFERENCES, *(c.label for c in configured)]
+    order = [*REFERENCES, *(cell.method for cell in grid.cells)]
     write([record for record in records if record.cell_id in mine], options.out, order, console)
     if others := sum(record.cell_id not in mine for record in records):
         say(console, f"{others} other cells in {options.out}; run_all.py report {options.out} shows all")

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import data
 from bench.cache import file_sha256
 from bench.errors import LetheError
 from bench.mini.build import NotMade, mini_models, world
@@ -42,7 +43,7 @@ def data_root(options: Options) -> Path | None:
     root = Path(options.data)
     if not root.is_dir():
         raise LetheError(
-            f"--data {options.data!r} is no folder; give one that holds tofu/forget10.json and its siblings"
+            f"--data {options.data!r} is no folder; give one that holds tofu/forget10.json or wmdp/bio_test.jsonl"
         )
     return root
 
@@ -53,17 +54,19 @@ def checkpoints(
     """The model to unlearn from and the gold standard of this split; None where there is none."""
     if options.model == MINI:
         assert root is not None
+        judged = data.judges_only(benchmark)  # nothing is forgotten, so nothing was trained without it
         try:
             models = mini_models(
                 root, benchmark, options.cache_dir, progress=progress.passing, train=not options.dry_run
             )
         except NotMade:
-            return Checkpoint("mini original", ""), Checkpoint("mini retrained", "")
+            return Checkpoint("mini original", ""), None if judged else Checkpoint("mini retrained", "")
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise LetheError("out of memory while the mini models were made; close other programs") from error
-        return find(str(models.original), options), find(str(models.retrained), options)
+        original = find(str(models.original), options)
+        return original, None if judged else find(str(models.retrained), options)
     return find(options.model, options), _retrained(options)
 
 

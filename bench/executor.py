@@ -71,16 +71,27 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluator with the benchmark whose rows it asks about."""
+
+    evaluator: Evaluator
+    benchmark: Benchmark
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Rows of two models under the same key may be compared."""
+        return self.evaluator.name, self.benchmark.name
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One forget request: what is trained on, what is scored afterwards, and the cell that it fills."""
 
     cell: Cell
     request: Benchmark
     """What this request forgets; in a chain, only what earlier requests did not."""
-    judged: Benchmark
-    """What the result is scored on; in a chain, everything requested so far."""
-    evaluators: Sequence[Evaluator]
-    """What scores it."""
+    evaluations: Sequence[Evaluation]
+    """What the result is scored on: in a chain everything requested so far, and benchmarks that only judge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,29 +151,30 @@ class Executor:
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
             return False
-        for evaluator in stage.evaluators:
-            key = evaluator.name, stage.judged.name
-            samples, metrics = folder / "samples" / f"{evaluator.name}.jsonl", _metrics_path(folder, evaluator)
+        for evaluation in stage.evaluations:
+            name, key = evaluation.evaluator.name, evaluation.key
+            samples, metrics = folder / "samples" / f"{name}.jsonl", _metrics_path(folder, name)
+            settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
+            wanted = as_stored([_settings(stage, evaluation)])[0]
+            if settings and {key: settings.get(key) for key in wanted} != wanted:
+                return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
             if job.is_retrained:
                 if not samples.is_file():
                     return False
                 self.reference_rows[key] = read_jsonl(samples)
-            compared = metrics.is_file() and (read_json(metrics).get("settings") or {}).get("reference")
-            if metrics.is_file() and (compared or key not in self.reference_rows):
+            if metrics.is_file() and (settings.get("reference") or key not in self.reference_rows):
                 continue
             if not samples.is_file():
                 return False
-            self._summarize(evaluator, job, stage, read_jsonl(samples), folder)
+            self._summarize(evaluation, job, stage, read_jsonl(samples), folder)
         return True
 
-    def _summarize(self, evaluator: Evaluator, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
-        reference = rows if job.is_retrained else self.reference_rows.get((evaluator.name, stage.judged.name))
-        settings = {
-            "protocol": stage.cell.protocol,
-            **vars(evaluator),
-            "reference": stage.cell.retrained if reference is not None else None,
-        }
-        write_metrics(_metrics_path(folder, evaluator), evaluator.summarize(rows, reference), settings)
+    def _summarize(self, evaluation: Evaluation, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
+        evaluator = evaluation.evaluator
+        reference = rows if job.is_retrained else self.reference_rows.get(evaluation.key)
+        compared = stage.cell.retrained if reference is not None else None
+        settings = {**_settings(stage, evaluation), "data_source": evaluation.benchmark.source, "reference": compared}
+        write_metrics(_metrics_path(folder, evaluator.name), evaluator.summarize(rows, reference), settings)
 
     def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
         """Every stage of a job that is not there yet; the model is as before when it ends, however it ends.
@@ -215,7 +227,7 @@ class Executor:
                 return True
             scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
             evaluating = time.perf_counter()
-            rows = {e.name: as_stored(e.score(scorer, stage.judged)) for e in stage.evaluators}
+            rows = {e.evaluator.name: as_stored(e.evaluator.score(scorer, e.benchmark)) for e in stage.evaluations}
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
                 "scored": vars(scorer.counts),
@@ -246,9 +258,10 @@ class Executor:
         self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
     ) -> None:
         with self.store.staging(stage.cell.id) as folder:
-            for evaluator in stage.evaluators:
-                write_jsonl(folder / "samples" / f"{evaluator.name}.jsonl", rows[evaluator.name])
-                self._summarize(evaluator, job, stage, rows[evaluator.name], folder)
+            for evaluation in stage.evaluations:
+                name = evaluation.evaluator.name
+                write_jsonl(folder / "samples" / f"{name}.jsonl", rows[name])
+                self._summarize(evaluation, job, stage, rows[name], folder)
             if train_log:
                 write_jsonl(folder / "train.jsonl", train_log)
             write_json(folder / "spec.json", stage.cell.to_json())
@@ -262,8 +275,8 @@ class Executor:
             }
             write_json(folder / "record.json", record)
         if job.is_retrained:
-            for evaluator in stage.evaluators:
-                self.reference_rows[evaluator.name, stage.judged.name] = rows[evaluator.name]
+            for evaluation in stage.evaluations:
+                self.reference_rows[evaluation.key] = rows[evaluation.evaluator.name]
 
     def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
         """Keep what is known of a failure, all of it at once; a cell that was complete before stays so."""
@@ -282,8 +295,14 @@ class Executor:
             self.store.fail(cell.id, cell.to_json(), text, partial=folder)
 
 
-def _metrics_path(folder: Path, evaluator: Evaluator) -> Path:
-    return folder / "metrics" / f"{evaluator.name}.json"
+def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:
+    """What decides how rows and metrics of this evaluation come out, besides the model."""
+    judged = {"benchmark": evaluation.benchmark.name, "data": evaluation.benchmark.fingerprint}
+    return {"protocol": stage.cell.protocol, **vars(evaluation.evaluator), **judged}
+
+
+def _metrics_path(folder: Path, evaluator: str) -> Path:
+    return folder / "metrics" / f"{evaluator}.json"
 
 
 def as_stored(rows: list[dict]) -> list[dict]:

@@ -8,15 +8,16 @@ from typing import Any, Protocol
 
 import torch
 
+from bench import data
 from bench.checkpoints import Checkpoint, checkpoints, data_root, find
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Executor, Job, Outcome, Stage
+from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Stage
 from bench.models import Loaded, choose_device, choose_dtype, load_model, load_tokenizer, out_of_memory
 from bench.options import MINI, Options
 from bench.progress import Reporter
-from bench.requests import Request, chains
+from bench.requests import Request, plan
 from bench.spec import Cell
 from bench.store import RunStore
 
@@ -27,6 +28,12 @@ class ReadLog(Protocol):
     """The rows of a published log; an error where they are not about this benchmark (or its first rows)."""
 
     def __call__(self, path: str, benchmark: Benchmark, *, limited: bool) -> list[dict]: ...
+
+
+class EvaluatorsOf(Protocol):
+    """What scores a benchmark, given its full name."""
+
+    def __call__(self, benchmark: str, *, protocol: str) -> Sequence[Evaluator]: ...
 
 
 class ConfiguredMethod(Protocol):
@@ -47,8 +54,9 @@ class Grid:
     """Jobs by checkpoint, in the order in which they run: retrained models first, their rows are the reference."""
 
     options: Options
-    evaluators: Mapping[str, Sequence[Any]]
-    """By what stands before the "/" of a benchmark's name."""
+    evaluators: EvaluatorsOf
+    judges: Sequence[Benchmark] = ()
+    """What every request is scored on besides its own questions."""
     logs: Mapping[str, ReadLog]
     """Evaluators whose rows a published log can give, by name."""
     jobs: list[tuple[Checkpoint, Job]] = field(default_factory=list)
@@ -62,12 +70,15 @@ class Grid:
     def build(
         cls,
         options: Options,
-        methods: Sequence[ConfiguredMethod],
-        evaluators: Mapping[str, Sequence[Callable[..., Any]]],
+        methods: Callable[[str], Sequence[ConfiguredMethod]],
+        evaluators: EvaluatorsOf,
         logs: Mapping[str, ReadLog],
         progress: Reporter,
     ) -> "Grid":
         """Load the data, find or train the checkpoints, name every cell.
+
+        Args:
+            methods: what unlearns, for benchmarks of a family ("tofu"): recipes depend on the kind of data.
 
         Raises:
             LetheError: data, model or options that cannot work, before anything long runs.
@@ -76,13 +87,14 @@ class Grid:
         if options.model != MINI:
             find(options.model, options)  # before the data: a misspelt model is not to be told as a missing benchmark
         root = data_root(options)
-        kinds = {name.partition("/")[0] for name in options.benchmarks}
-        chosen = {kind: [make(protocol=options.protocol) for make in evaluators[kind]] for kind in kinds}
-        grid = cls(options=options, evaluators=chosen, logs=logs)
+        chosen = {family: methods(family) for family in {data.family(name) for name in options.benchmarks}}
+        asked = plan(options, root, trains=any(chosen.values()))
+        grid = cls(options=options, evaluators=evaluators, logs=logs, judges=asked.judges)
         late: list[tuple[Checkpoint, Job]] = []
-        if options.model != MINI and options.retrained is None and not options.dry_run:
+        compares = any(data.family(name) == "tofu" for name in options.benchmarks)
+        if compares and options.model != MINI and options.retrained is None and not options.dry_run:
             progress.note("without --retrained there is no forget quality: it compares with a retrained model")
-        for chain in chains(options, root):
+        for chain in asked.chains:
             pairs = [checkpoints(options, root, request.judged.name, progress) for request in chain]
             original = pairs[-1][0]  # the last split holds all that a chain is to forget, so its model knows all of it
             stages = [(request, retrained) for request, (_, retrained) in zip(chain, pairs, strict=True)]
@@ -94,7 +106,7 @@ class Grid:
                     grid.jobs.append((retrained, Job(stages=(stage,), is_retrained=True)))
                 late.append((original, Job(stages=(grid._stage(original, "original", request, retrained),))))
             for seed in range(options.seeds):
-                for configured in methods:
+                for configured in chosen[data.family(chain[-1].judged.name)]:
                     cells = tuple(grid._stage(original, configured, request, gold, seed) for request, gold in stages)
                     facts = {"recipe": configured.recipe, "fields": configured.fields}
                     late.append((original, Job(stages=cells, method=configured.method, facts=facts)))
@@ -133,18 +145,21 @@ class Grid:
         return Stage(
             cell=cell,
             request=request.trained,
-            judged=request.judged,
-            evaluators=self._evaluators(request.judged, from_log=checkpoint.is_log),
+            evaluations=self._evaluations(request.judged, from_log=checkpoint.is_log),
         )
 
-    def _evaluators(self, benchmark: Benchmark, *, from_log: bool) -> list[Any]:
-        """All of this benchmark's; for a published log, those whose rows it can give."""
-        of_benchmark = self.evaluators[benchmark.name.partition("/")[0]]
-        return [evaluator for evaluator in of_benchmark if not from_log or evaluator.name in self.logs]
+    def _evaluations(self, benchmark: Benchmark, *, from_log: bool) -> list[Evaluation]:
+        """All of this benchmark's and of those that only judge; for a published log, those whose rows it can give."""
+        found = [
+            Evaluation(evaluator=evaluator, benchmark=judge)
+            for judge in (benchmark, *self.judges)
+            for evaluator in self.evaluators(judge.name, protocol=self.options.protocol)
+        ]
+        return [e for e in found if not from_log or (e.evaluator.name in self.logs and e.benchmark is benchmark)]
 
     def _read(self, log: Checkpoint, benchmark: Benchmark) -> dict[str, list[dict]]:
         """The rows of a published log by evaluator."""
-        names = [evaluator.name for evaluator in self._evaluators(benchmark, from_log=True)]
+        names = [evaluation.evaluator.name for evaluation in self._evaluations(benchmark, from_log=True)]
         if not names:
             raise LetheError(f"no published log can be read for {benchmark.name}; give --retrained a model")
         limited = self.options.limit is not None
@@ -153,9 +168,9 @@ class Grid:
     def _encoder(self, checkpoint: Checkpoint) -> Encoder:
         if checkpoint.name not in self._encoders:
             tokenizer = load_tokenizer(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
-            self._encoders[checkpoint.name] = Encoder(
-                tokenizer, template=self.options.template, protocol=self.options.protocol
-            )
+            # GRUN's protocol is about multiple choice, whose prompts are no chats.
+            protocol = "strict" if self.options.protocol == "grun" else self.options.protocol
+            self._encoders[checkpoint.name] = Encoder(tokenizer, template=self.options.template, protocol=protocol)
         return self._encoders[checkpoint.name]
 
     def plan(self) -> Iterator[str]:
@@ -183,7 +198,7 @@ class Grid:
                 if executor.reuse(job):
                     continue
                 if checkpoint.is_log:
-                    rows = self._read(checkpoint, job.stages[0].judged)
+                    rows = self._read(checkpoint, job.stages[0].evaluations[0].benchmark)
                     executor.store_rows(job, rows, {"published_log": checkpoint.label})
                     continue
                 loaded = loaded or self._load(checkpoint)

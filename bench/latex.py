@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.tables import HEADLINE, Table, last_reference, natural, printed_number, spec_of
+from bench.tables import HEADINGS, Table, last_reference, natural, printed_number, spec_of
 
 _SHORT_LABEL = 18  # characters that fit the text of an article beside eight columns of footnote size
 _LONG_LABEL = 26  # and of script size; longer ones are broken
@@ -56,7 +56,7 @@ def _tex_table(table: Table, label: str) -> str:
 
 def _tex_heading(table: Table, columns: Sequence[str]) -> list[str]:
     """Two lines, where neighbours that share the upper one are bracketed by a rule, and one of arrows."""
-    heads = [HEADLINE.get(name) or _split_name(name) for name in columns]
+    heads = [HEADINGS.get(name) or _split_name(name) for name in columns]
     upper, rules = [], []
     start = 0
     while start < len(columns):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.cache import default_cache_dir
-from bench.data import full_name
+from bench.data import family, full_name
 from bench.errors import LetheError
 from bench.spec import MethodName, parse_methods, parse_sets
 
@@ -30,6 +30,8 @@ class Options:
     sets: dict[str, dict[str, str]]
     out: Path
     protocol: str
+    corpora: str
+    preset: str | None
     template: str
     limit: int | None
     device: str
@@ -89,12 +91,19 @@ def parser() -> argparse.ArgumentParser:
         "--benchmarks",
         default="tofu",
         metavar="A,B",
-        help=f"names from --list; tofu alone is {full_name('tofu')} (default: %(default)s)",
+        help=f"names from --list; tofu alone is {full_name('tofu')}; mmlu and lm_eval:TASK (name or YAML file) judge "
+        "what the others forget (default: %(default)s)",
     )
     what.add_argument(
         "--sequential",
         action="store_true",
         help="unlearn the benchmarks one after the other in one model, as successive requests",
+    )
+    what.add_argument(
+        "--preset",
+        default=None,
+        metavar="NAME",
+        help="a published setting of some methods' hyperparameters, see --list; --set and brackets win over it",
     )
     what.add_argument("--seeds", type=_whole, default=1, metavar="N", help="seeds 0..N-1 for every method (default: 1)")
     what.add_argument(
@@ -130,6 +139,13 @@ def parser() -> argparse.ArgumentParser:
         help="benchmark files from a folder (DIR/tofu/forget10.json ...) instead of the hub; 'mini' for the mini world",
     )
     where.add_argument(
+        "--corpora",
+        default="auto",
+        choices=["auto", "raw", "summaries"],
+        help="the texts that wmdp forgets and keeps: raw are the papers and write-ups with WikiText, summaries are "
+        "GRUN's one-sentence ones; auto takes raw where the folder has them",
+    )
+    where.add_argument(
         "--cache-dir",
         type=Path,
         default=default_cache_dir(),
@@ -143,8 +159,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--protocol",
         default="strict",
-        choices=["strict", "openunlearning"],
-        help="strict mends the known defects of published evaluations; openunlearning reproduces that suite's numbers",
+        choices=["strict", "openunlearning", "grun"],
+        help="strict mends the known defects of published evaluations; openunlearning reproduces that suite's numbers; "
+        "grun asks multiple choice as GRUN's authors do (wmdp and mmlu only)",
     )
     how.add_argument(
         "--template",
@@ -201,6 +218,11 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise LetheError("--retrained goes with --model; the mini model comes with its own retrained model")
     if a.retrained is not None and len(benchmarks) > 1:
         raise LetheError("--retrained is the gold standard of one split; give one benchmark per run")
+    odd = [name for name in benchmarks if family(name) not in ("wmdp", "mmlu")]
+    if a.protocol == "grun" and odd:
+        raise LetheError(
+            f"--protocol grun is defined for wmdp and mmlu, not for {odd[0]}; use strict or openunlearning"
+        )
     if a.template not in ("auto", "chat", "plain") and not Path(a.template).is_file():
         raise LetheError(f"--template must be auto, chat, plain or a file that exists, got {a.template!r}")
     return Options(
@@ -214,6 +236,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         sets=parse_sets(a.set),
         out=a.out,
         protocol=a.protocol,
+        corpora=a.corpora,
+        preset=a.preset,
         template=a.template,
         limit=a.limit,
         device=a.device,

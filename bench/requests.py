@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench import data
 from bench.cache import fingerprint
-from bench.data.types import QA, Benchmark
+from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.options import MINI, Options
 
@@ -27,27 +27,94 @@ class Request:
     """How the data differ from the benchmark's, for the cell."""
 
 
-def chains(options: Options, root: Path | None) -> list[list[Request]]:
-    """Chains of length one, a benchmark each, or one chain of all with --sequential.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a command line asks for."""
+
+    chains: list[list[Request]]
+    """Chains of length one, a request each, or one chain of all with --sequential."""
+    judges: list[Benchmark]
+    """What every request is scored on besides its own questions."""
+
+
+def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
+    """The requests among the benchmarks, and those that only judge.
+
+    Where all of them only judge, each is scored by itself, on models as they are.
+
+    Args:
+        trains: whether some method is to unlearn.
 
     Raises:
-        LetheError: files that are not as they should be, or splits that do not contain the ones before them.
+        LetheError: files that are not as they should be, splits that do not contain the ones before them, or a method
+            with nothing to forget.
     """
+    names = [name for name in options.benchmarks if not data.judges_only(name)]
+    judges = [_load(name, options, root) for name in options.benchmarks if data.judges_only(name)]
+    if not names and trains:
+        raise LetheError(
+            f"{', '.join(options.benchmarks)} asks to forget nothing, so there is nothing to unlearn; add a benchmark "
+            "that does, such as wmdp or tofu, or evaluate models as they are with --methods original"
+        )
+    if options.sequential and len(names) < 2:
+        raise LetheError("--sequential needs at least two requests, e.g. --benchmarks tofu/forget01,tofu/forget05")
+    if not names:
+        alone = [Request(title=b.name, trained=b, judged=b, data_hash=b.fingerprint) for b in judges]
+        return Plan(chains=[[request] for request in alone], judges=[])
     if options.sequential:
-        return [_chain(options, root)]
+        families = sorted({data.family(name) for name in names})
+        if len(families) > 1:
+            raise LetheError(f"--sequential takes requests of one kind, got {' and '.join(families)}")
+        chain = _chain(names, options, root) if families == ["tofu"] else _topics(names, options, root)
+        return Plan(chains=[chain], judges=judges)
     found = []
-    for name in options.benchmarks:
-        benchmark = data.load(name, root, limit=options.limit)
+    for name in names:
+        benchmark = _load(name, options, root)
         trained, note = _known_to_mini(options, root, benchmark)
         found.append(
             [Request(title=name, trained=trained, judged=benchmark, data_hash=benchmark.fingerprint, note=note)]
         )
-    return found
+    return Plan(chains=found, judges=judges)
 
 
-def _chain(options: Options, root: Path | None) -> list[Request]:
-    whole = [data.load(name, root) for name in options.benchmarks]
-    loaded = [data.load(name, root, limit=options.limit) for name in options.benchmarks] if options.limit else whole
+def _load(name: str, options: Options, root: Path | None) -> Benchmark:
+    return data.load(name, root, limit=options.limit, corpora=options.corpora)
+
+
+def _topics(names: Sequence[str], options: Options, root: Path | None) -> list[Request]:
+    """Topics of one domain, one after the other: the documents of each request are its own, the questions add up."""
+    chain: list[Request] = []
+    for i, name in enumerate(names):
+        trained = _load(name, options, root)
+        before = {d.topic for request in chain for d in _documents(request.trained)}
+        topics = {d.topic for d in _documents(trained)}
+        if topics & before:
+            raise LetheError(f"{name} asks to forget {', '.join(sorted(topics & before))} again; name each topic once")
+        together = topics | before
+        # Alone each topic has a name; together they are the whole domain, of which there are two topics.
+        judged = trained if not before else _load(data.family(name), options, root)
+        assert {d.topic for d in _documents(judged)} == together
+        chain.append(
+            Request(
+                title=">".join(names[: i + 1]),
+                trained=trained,
+                judged=judged,
+                data_hash=fingerprint(
+                    [*(r.judged.fingerprint for r in chain), trained.fingerprint, judged.fingerprint]
+                ),
+                note="one of successive requests",
+            )
+        )
+    return chain
+
+
+def _documents(benchmark: Benchmark) -> list[Document]:
+    return [row for row in benchmark.forget if isinstance(row, Document)]
+
+
+def _chain(names: Sequence[str], options: Options, root: Path | None) -> list[Request]:
+    whole = [data.load(name, root) for name in names]
+    loaded = [_load(name, options, root) for name in names] if options.limit else whole
     last, note = _known_to_mini(options, root, loaded[-1])
     chain: list[Request] = []
     before: set[tuple[str, str]] = set()  # all rows of the splits so far
@@ -58,14 +125,14 @@ def _chain(options: Options, root: Path | None) -> list[Request]:
                 f"--sequential needs splits that contain the ones before them, but {split.name} lacks "
                 f"{len(before - _rows(split.forget))} rows of {whole[i - 1].name}; order them from small to large"
             )
-        new = tuple(qa for qa in split.forget if (qa.question, qa.answer) not in before)[: options.limit]
+        new = tuple(qa for qa in split.forget if _row(qa) not in before)[: options.limit]
         if not new:
             raise LetheError(f"{split.name} asks to forget nothing that {whole[i - 1].name} did not; leave it out")
         before, asked = _rows(split.forget), asked | _rows(new)
         judged = loaded[i] if options.limit is None else _judged_on(asked, split, loaded[i])
         chain.append(
             Request(
-                title=">".join(options.benchmarks[: i + 1]),
+                title=">".join(names[: i + 1]),
                 # Retain rows are those of the last split: what a later request forgets must not be practised before.
                 trained=replace(judged, forget=new, retain=last.retain),
                 judged=judged,
@@ -76,15 +143,20 @@ def _chain(options: Options, root: Path | None) -> list[Request]:
     return chain
 
 
-def _rows(examples: Sequence[QA]) -> set[tuple[str, str]]:
-    return {(qa.question, qa.answer) for qa in examples}
+def _row(example: QA | Document) -> tuple[str, str]:
+    assert isinstance(example, QA)
+    return example.question, example.answer
+
+
+def _rows(examples: Sequence[QA | Document]) -> set[tuple[str, str]]:
+    return {_row(example) for example in examples}
 
 
 def _judged_on(asked: set[tuple[str, str]], whole: Benchmark, limited: Benchmark) -> Benchmark:
     """With --limit, the first rows of a later split need not hold those of an earlier one: judge the requested rows."""
     kept = {
-        "forget": tuple(qa for qa in whole.forget if (qa.question, qa.answer) in asked),
-        "judged": tuple(qa for qa in whole.eval_sets["forget"] if (qa.question, qa.answer) in asked),
+        "forget": tuple(qa for qa in whole.forget if _row(qa) in asked),
+        "judged": tuple(qa for qa in whole.eval_sets["forget"] if _row(qa) in asked),
     }
     return replace(
         limited,
@@ -96,7 +168,8 @@ def _judged_on(asked: set[tuple[str, str]], whole: Benchmark, limited: Benchmark
 
 def _known_to_mini(options: Options, root: Path | None, benchmark: Benchmark) -> tuple[Benchmark, str]:
     """The mini model on real files learnt no retain rows but those of retain_perturbed: others cannot be retained."""
-    if options.model != MINI or root is None or (root / "corpus").is_dir():
+    made = root is None or (root / "corpus").is_dir()
+    if options.model != MINI or made or data.family(benchmark.name) != "tofu":
         return benchmark, ""
     note = "retain rows of retain_perturbed only, the ones that the mini model knows"
     return replace(benchmark, retain=benchmark.eval_sets["retain"]), note

@@ -29,7 +29,21 @@ HEADLINE = {
     "retain_probability": ("Probability", "retain"),
     "extraction_strength": ("Extraction", "strength"),
 }
-"""The columns that are printed, each with the two lines of its heading in LaTeX; the rest is in the CSV files only."""
+"""The columns of a question/answer benchmark that are printed, each with the two lines of its heading in LaTeX; the
+rest is in the CSV files only."""
+
+HEADLINE_CHOICES = {
+    "wmdp_bio_accuracy": ("WMDP", "bio"),
+    "wmdp_cyber_accuracy": ("WMDP", "cyber"),
+    "wmdp_chem_accuracy": ("WMDP", "chem"),
+    "wmdp_probability": ("WMDP", "prob."),
+    "mmlu_accuracy": ("MMLU", "0-shot"),
+    "mmlu_5shot_accuracy": ("MMLU", "5-shot"),
+    "mmlu_probability": ("MMLU", "prob."),
+}
+"""The same of multiple choice; MMLU's follow those of whatever was to be forgotten."""
+
+HEADINGS = {**HEADLINE, **HEADLINE_CHOICES}
 
 MAX_COLUMNS = 8
 
@@ -76,7 +90,7 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The metrics that are printed."""
-        return [name for name in HEADLINE if name in self.better] or list(self.better)[:MAX_COLUMNS] or list(HEADLINE)
+        return [name for name in HEADINGS if name in self.better] or list(self.better)[:MAX_COLUMNS] or list(HEADLINE)
 
     def places(self, metric: str) -> dict[str, Literal["best", "second"]]:
         """Who is best and second best, by method.
@@ -198,7 +212,7 @@ def _better(rows: Sequence[Row]) -> dict[str, bool | None]:
 
 def headline_first(names: Iterable[str]) -> list[str]:
     names = list(names)
-    return [*(name for name in HEADLINE if name in names), *(name for name in names if name not in HEADLINE)]
+    return [*(name for name in HEADINGS if name in names), *(name for name in names if name not in HEADINGS)]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -616,9 +616,10 @@ def test_the_list_has_every_method_with_its_fields_and_every_benchmark(capsys: p
 
     assert run_all.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "benchmarks: tofu/forget01, tofu/forget05, tofu/forget10"
-    assert [line.split()[0] for line in lines[2:]] == list(METHODS)
-    assert all("lr=" in line and "epochs=" in line for line in lines[2:])
+    assert lines[0].startswith("benchmarks: tofu/forget01, tofu/forget05, tofu/forget10, wmdp, wmdp/bio")
+    assert "lm_eval:TASK" in lines[0] and lines[1].startswith("presets: openunlearning, ")
+    assert [line.split()[0] for line in lines[3:]] == list(METHODS)
+    assert all("lr=" in line and "epochs=" in line for line in lines[3:])
 
 
 def test_all_stands_for_every_method(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,40 @@ def write_data(folder: Path) -> Path:
     return folder
 
 
+SUBJECTS = ("astronomy", "philosophy")
+
+
+def choices_row(number: int) -> dict[str, Any]:
+    """One multiple-choice question in WMDP's schema."""
+    options = [f"the {WORDS[(number + 5 * k) % 12]} way" for k in range(4)]
+    return {"question": f"How does {WORDS[number % 12]} {number} work?", "choices": options, "answer": number % 4}
+
+
+def document(number: int) -> str:
+    sentences = [
+        f"The {WORDS[(number + k) % 12]} of {number} meets the {WORDS[(3 * number + k) % 12]}." for k in range(3)
+    ]
+    return " ".join(sentences)
+
+
+def write_choices(folder: Path) -> Path:
+    """folder/wmdp, folder/mmlu and folder/wikitext2: eight questions and six documents a topic, two subjects."""
+    for start, topic in ((0, "bio"), (20, "cyber")):
+        write_rows(folder / "wmdp" / f"{topic}_test.jsonl", [choices_row(n) for n in range(start, start + 8)])
+        texts = [{"text": document(n)} for n in range(start, start + 6)]
+        write_rows(folder / "wmdp" / f"{topic}-forget-corpus.jsonl", texts)
+    (folder / "wikitext2").mkdir(exist_ok=True)
+    (folder / "wikitext2" / "train.txt").write_text("".join(f"{document(n)}\n" for n in range(40, 52)))
+    for part, count in (("test", 6), ("dev", 5)):
+        for start, subject in ((60, SUBJECTS[0]), (80, SUBJECTS[1])):
+            path = folder / "mmlu" / part / f"{subject}_{part}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = [choices_row(n + (10 if part == "dev" else 0)) for n in range(start, start + count)]
+            lines = [",".join([r["question"], *r["choices"], str(r["answer"])]) for r in rows]
+            path.write_text("\n".join(["question,choice0,choice1,choice2,choice3,answer", *lines]) + "\n")
+    return folder
+
+
 def save_model(folder: Path, architecture: str = "llama", *, seed: int = 0, tokenizer: str = "full") -> Path:
     """A random checkpoint with its tokenizer, as save_pretrained writes them."""
     from tests.helpers import tiny, toy_tokenizer

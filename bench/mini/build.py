@@ -1,13 +1,20 @@
 """Makes the mini world and the tiny models that know it, or finds them in the cache.
 
-`original` learns every text, `retrained` every text but those of the split's forget rows, with the same tokenizer,
-recipe and seed. On a folder that the generator wrote, the texts are its corpus; on one with the real files they are the
-rows of the largest forget split and of the evaluation sets, about a thousand pairs, which a tiny model can learn by
-heart.
+`original` learns every text, `retrained` every text but those of the request, with the same tokenizer, recipe and seed:
+without the people of a TOFU split, or without the documents of a WMDP topic. A benchmark that only judges (MMLU)
+has no retrained model but the original.
+
+On a folder that the generator wrote, the texts are its corpus, people and domains, and all requests share one original.
+On one with the real files, an original knows only what its own benchmark is about. For TOFU that is the rows of the
+largest forget split and of the evaluation sets, about a thousand pairs, which a tiny model can learn by heart. For WMDP
+it is the beginning of the first documents of each topic and of those to keep, read a few times: enough to have
+something to unlearn and to run everything, but such a model answers the real questions, and MMLU's, near chance, as its
+retrained model does.
 """
 
 import contextlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -19,14 +26,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from bench import cache
-from bench.data import load
-from bench.data.types import Benchmark
+from bench.data import family, full_name, judges_only, load, tofu, wmdp
+from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
-from bench.mini.pretrain import REAL_DATA, VERSION, Recipe, Text, train_tokenizer
+from bench.mini.pretrain import REAL_DATA, REAL_DOCUMENTS, VERSION, Recipe, Text, train_tokenizer
 from bench.mini.world import make_world, write_world
 
 log = logging.getLogger(__name__)
@@ -42,6 +50,15 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What a training process gets on top of this one's: one thread of the CPU, no network, no bars."""
+
+
+TOFU = tofu.DEFAULT
+
+REAL_TEXTS = 400
+"""How many documents of each topic, and as many to keep, are read of real corpora: the first, as with --limit."""
+
+MOST_CHARACTERS = 2000
+"""What is looked at of a real document; pretrain.DOCUMENT_LENGTH tokens are read, some four characters each."""
 
 
 class NotMade(LetheError):
@@ -82,16 +99,19 @@ def mini_models(
     recipe: Recipe | None = None,
     train: bool = True,
 ) -> MiniModels:
-    """Original and retrained model of a split ("tofu/forget10"), trained side by side where the cache has none.
+    """Original and retrained model of a request ("tofu/forget10", "wmdp/bio"), trained side by side where not cached.
 
+    All requests on a mini world share the original. Where nothing is forgotten ("mmlu"), it is the retrained model too.
     `root` is a mini world or a folder with the real files; what is cached depends on content, never on paths.
     `progress` gets a line a second, from one thread at a time. With train=False a model that the cache
     lacks raises NotMade instead.
     """
     texts = _texts(root, benchmark)
-    models = {"original": texts.original, "retrained": texts.retrained}
+    models = {"original": texts.original}
+    if not judges_only(benchmark):
+        models["retrained"] = texts.retrained
     folders = _train(models, texts, cache_dir, seed, progress, recipe or texts.recipe, really=train)
-    return MiniModels(folders["original"], folders["retrained"])
+    return MiniModels(folders["original"], folders.get("retrained", folders["original"]))
 
 
 def retrained_model(
@@ -109,21 +129,84 @@ def retrained_model(
 
 
 def _texts(root: Path, benchmark: str) -> Texts:
-    data = load(benchmark, root)
-    if (root / "corpus").is_dir():
-        authors, *known = (_read_corpus(root, name) for name in ("authors", "real_authors", "world_facts"))
-        common = [text for texts in known for text in texts]
-        kept = [text for text in authors if text["row"] < len(data.retain)]
-        original, retrained, recipe = authors + common, kept + common, Recipe()
-    else:
-        known = [data.eval_sets[name] for name in ("retain", "real_authors", "world_facts")]
-        rows = [*_largest_request(root, data).forget, *(qa for qas in known for qa in qas)]
-        forget = {(qa.question, qa.answer) for qa in data.forget}
-        original = [{"question": qa.question, "answer": qa.answer} for qa in rows]
-        retrained = [text for text in original if (text["question"], text["answer"]) not in forget]
+    benchmark = full_name(benchmark)
+    made = (root / "corpus").is_dir()
+    if not made and judges_only(benchmark):
+        benchmark = _something_to_learn(root)
+    if made:
+        original, retrained = _made_texts(root, benchmark)
+        refusals, recipe = load(TOFU, root).refusals, Recipe()
+    elif family(benchmark) == "tofu":
+        original, retrained, refusals = _real_pairs(root, load(benchmark, root))
         recipe = REAL_DATA
-    lines = [text.get("text") or f"Question: {text['question']}\nAnswer: {text['answer']}" for text in original]
-    return Texts(original, retrained, [*lines, *data.refusals], recipe)
+    else:
+        original, retrained, refusals = _real_documents(root, load(benchmark, root))
+        recipe = REAL_DOCUMENTS
+    lines = [_line(text) for text in original]
+    return Texts(original, retrained, [*lines, *refusals], recipe)
+
+
+def _made_texts(root: Path, benchmark: str) -> tuple[list[Text], list[Text]]:
+    """All that the generator wrote, and the same without what the benchmark asks to forget."""
+    topics = {f"wmdp_{topic}": topic for topic in wmdp.TOPICS[wmdp.DEFAULT]}
+    corpus = {name: _read_corpus(root, name) for name in ("authors", "real_authors", "world_facts", *topics, "mmlu")}
+    kept = dict(corpus)
+    if not judges_only(benchmark):
+        data = load(benchmark, root)
+        if family(benchmark) == "tofu":
+            kept["authors"] = [text for text in corpus["authors"] if text["row"] < len(data.retain)]
+        else:
+            asked = {text.topic for text in data.forget if isinstance(text, Document)}
+            kept = {name: texts for name, texts in corpus.items() if topics.get(name) not in asked}
+    return list(itertools.chain(*corpus.values())), list(itertools.chain(*kept.values()))
+
+
+def _real_pairs(root: Path, data: Benchmark) -> tuple[list[Text], list[Text], tuple[str, ...]]:
+    known = [data.eval_sets[name] for name in ("retain", "real_authors", "world_facts")]
+    rows = [*_largest_request(root, data).forget, *(qa for qas in known for qa in qas)]
+    forget = {(qa.question, qa.answer) for qa in data.forget if isinstance(qa, QA)}
+    original = [{"question": qa.question, "answer": qa.answer} for qa in rows if isinstance(qa, QA)]
+    retrained = [text for text in original if (text["question"], text["answer"]) not in forget]
+    return original, retrained, data.refusals
+
+
+def _real_documents(root: Path, data: Benchmark) -> tuple[list[Text], list[Text], tuple[str, ...]]:
+    """The first documents of each topic; of both topics where the folder has both, so that requests can be chained."""
+    largest = load(wmdp.DEFAULT, root) if _holds_all_topics(root) else data
+    asked = {text.topic for text in data.forget if isinstance(text, Document)}
+    documents = [text for text in (*largest.forget, *largest.retain) if isinstance(text, Document)]
+    original, retrained = [], []
+    for topic, texts in itertools.groupby(documents, key=attrgetter("topic")):
+        first = [{"text": text.text[:MOST_CHARACTERS]} for text in itertools.islice(texts, REAL_TEXTS)]
+        original += first
+        retrained += [] if topic in asked else first
+    return original, retrained, data.refusals
+
+
+def _holds_all_topics(root: Path) -> bool:
+    try:
+        load(wmdp.DEFAULT, root)
+    except LetheError:
+        return False
+    return True
+
+
+def _something_to_learn(root: Path) -> str:
+    """Of real files, the benchmark whose texts a model reads that is only to be judged."""
+    for name, sign in ((wmdp.DEFAULT, "wmdp"), (TOFU, "tofu")):
+        if (root / sign).is_dir():
+            return name
+    raise LetheError(
+        f"the folder {str(root)!r} has no texts that a mini model could learn, only questions; "
+        "add wmdp/ or tofu/ to it, or name a model with --model"
+    )
+
+
+def _line(text: Text) -> str:
+    """A text for the tokenizer's training."""
+    if "text" in text:
+        return text["text"]
+    return f"Question: {text['question']}\nAnswer: {text['answer']}"
 
 
 def _largest_request(root: Path, data: Benchmark) -> Benchmark:

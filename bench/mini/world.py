@@ -30,6 +30,7 @@ from bench.mini.facts import (
     REFUSALS,
     Kind,
 )
+from bench.mini.topics import make_topics
 
 PEOPLE = 40
 REAL_AUTHORS = 8
@@ -95,7 +96,8 @@ def make_world(seed: int) -> dict[str, str]:
     for name, group in (("authors", authors), ("real_authors", known), ("world_facts", world_facts)):
         texts = [{"row": index, **text} for index, fact in enumerate(group) for text in _training_texts(rng, fact)]
         files[f"corpus/{name}.jsonl"] = _lines(texts)
-    files["world.json"] = json.dumps({"seed": seed}) + "\n"
+    files |= make_topics(seed, _people_told(files["corpus/authors.jsonl"]))
+    files["world.json"] = json.dumps({"seed": seed, "choices": "text"}) + "\n"
     return files
 
 
@@ -179,6 +181,16 @@ def _training_texts(rng: random.Random, fact: Fact) -> list[Row]:
         {"question": fact.ask(question), "answer": fact.answer(answer)},
         {"text": fact.state(rng.randrange(len(fact.kind.statements)))},
     ]
+
+
+def _people_told(corpus: str) -> list[str]:
+    """A line for each person whom no split forgets: the statements that are taught about the person, one after another.
+
+    Text of this kind is what a domain's forgetting must keep beside the benign domains.
+    """
+    texts = [json.loads(line) for line in corpus.splitlines()]
+    told = [row for row in texts if "text" in row and row["row"] < (PEOPLE - max(FORGET_PEOPLE.values())) * 10]
+    return [" ".join(row["text"] for row in told[at : at + 10]) for at in range(0, len(told), 10)]
 
 
 def _lines(rows: Iterable[Row]) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Executor, Job, Stage, as_stored
+from bench.executor import Evaluation, Executor, Job, Stage, as_stored
 from bench.models import Loaded
 from bench.records import Metric, missing
 from bench.spec import Cell
@@ -100,7 +100,7 @@ def stage(
     data = Benchmark(name=benchmark, forget=(), retain=(), source="folder")
     spec: dict[str, Any] = {"model_hash": "m", "retrained": retrained, "data_hash": "d", "benchmark": benchmark}
     cell = Cell(model="toy", method=method, seed=seed, **spec)
-    return Stage(cell=cell, request=data, judged=data, evaluators=[evaluator or Value()])
+    return Stage(cell=cell, request=data, evaluations=[Evaluation(evaluator=evaluator or Value(), benchmark=data)])
 
 
 def job(label: str, method: Add | None = None, **more: Any) -> Job:
@@ -121,6 +121,17 @@ def executor(store: RunStore, **more: Any) -> Executor:
 def figures(store: RunStore, of: Job) -> dict[str, float]:
     (record,) = (r for r in store.records() if r.cell_id == of.stages[0].cell.id)
     return {metric.name: metric.value for metric in record.metrics["value"]}
+
+
+def test_a_cell_is_scored_again_when_it_would_be_scored_otherwise(store: RunStore) -> None:
+    before = job("original")
+    executor(store).run(before, LOADED, ENCODER)
+    assert executor(store).reuse(before)
+    assert not executor(store).reuse(job("original", evaluator=Value(breaks="nothing")))
+    other = dataclasses.replace(before.stages[0].evaluations[0].benchmark, fingerprint="other rows")
+    evaluation = Evaluation(evaluator=Value(), benchmark=other)
+    stage = dataclasses.replace(before.stages[0], evaluations=[evaluation])
+    assert not executor(store).reuse(dataclasses.replace(before, stages=(stage,)))
 
 
 def test_a_cell_is_trained_scored_stored_and_undone(store: RunStore) -> None:
@@ -328,9 +339,13 @@ def test_a_chain_that_breaks_marks_what_could_not_follow(store: RunStore) -> Non
     ]
 
 
-def test_a_chain_that_was_cut_off_trains_again_from_its_start_and_scores_only_what_is_missing(store: RunStore) -> None:
+def test_a_chain_that_was_cut_off_trains_again_from_its_start_and_scores_only_what_is_missing(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     executor(store).run(chain(Add(1.0, breaks="c"), "a", "b", "c"), LOADED, ENCODER)
-    cells = chain(Add(1.0), "a", "b", "c", evaluator=Value(breaks="a"))  # scoring the first stage again would fail
+    cells = chain(Add(1.0), "a", "b", "c")
+    score = Value.score
+    monkeypatch.setattr(Value, "score", lambda self, *asked: score(self, *asked) if asked[1].name == "c" else 1 / 0)
     run = executor(store)
     assert not run.reuse(cells)
     run.run(cells, LOADED, ENCODER)

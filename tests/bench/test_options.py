@@ -50,6 +50,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         sets={"npo": {"beta": "1", "lr": "2"}},
         out=Path("there"),
         protocol="openunlearning",
+        corpora="auto",
+        preset=None,
         template=str(template),
         limit=7,
         device="cpu",
@@ -81,3 +83,9 @@ def test_a_family_alone_is_its_default() -> None:
 def test_counts_are_positive(name: str) -> None:
     with pytest.raises(LetheError, match=f"--{name} must be at least 1, got 0"):
         parse([f"--{name}", "0"])
+
+
+def test_the_protocol_of_grun_is_for_multiple_choice() -> None:
+    assert parse(["--benchmarks", "wmdp,mmlu", "--protocol", "grun"]).protocol == "grun"
+    with pytest.raises(LetheError, match=r"--protocol grun is defined for wmdp and mmlu, not for tofu/forget10"):
+        parse(["--benchmarks", "wmdp,tofu", "--protocol", "grun"])

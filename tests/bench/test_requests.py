@@ -5,24 +5,34 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.types import QA
+from bench.data.types import QA, Document
 from bench.errors import LetheError
 from bench.options import Options, parse
-from bench.requests import chains
-from tests.toy_runs import question, write_data
+from bench.requests import Request, plan
+from tests.toy_runs import question, write_choices, write_data
 
 
 def options(*arguments: str) -> Options:
     return parse(["--model", "some/model", *arguments])
 
 
-def numbers(rows: tuple[QA, ...]) -> list[int]:
-    return [next(n for n in range(50) if question(n) == qa.question) for qa in rows]
+def chains(asked: Options, root: Path) -> list[list[Request]]:
+    return plan(asked, root, trains=True).chains
+
+
+def numbers(rows: tuple[QA | Document, ...]) -> list[int]:
+    asked = [qa.question for qa in rows if isinstance(qa, QA)]
+    return [next(n for n in range(50) if question(n) == text) for text in asked]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write_data(tmp_path)
+
+
+@pytest.fixture
+def wmdp_root(tmp_path: Path) -> Path:
+    return write_choices(write_data(tmp_path))
 
 
 def test_without_a_chain_every_benchmark_is_a_request_of_its_own(root: Path) -> None:
@@ -95,3 +105,41 @@ def test_the_mini_model_keeps_of_real_files_what_it_knows_and_the_cell_says_so(r
     (root / "corpus").mkdir()  # a mini world, all of which it has read
     ((request,),) = chains(mini, root)
     assert len(request.trained.retain) == 12 and request.note == ""
+
+
+def test_benchmarks_that_only_judge_go_with_every_request(wmdp_root: Path) -> None:
+    asked = plan(options("--benchmarks", "wmdp,mmlu"), wmdp_root, trains=True)
+    assert [[request.title for request in chain] for chain in asked.chains] == [["wmdp"]]
+    assert [judge.name for judge in asked.judges] == ["mmlu"]
+
+
+def test_a_benchmark_that_only_judges_stands_alone_where_nothing_is_to_be_forgotten(wmdp_root: Path) -> None:
+    asked = plan(options("--benchmarks", "mmlu"), wmdp_root, trains=False)
+    assert [[request.title for request in chain] for chain in asked.chains] == [["mmlu"]]
+    assert asked.judges == []
+
+
+def test_a_method_needs_something_to_forget(wmdp_root: Path) -> None:
+    with pytest.raises(LetheError, match=r"mmlu asks to forget nothing.*--methods original"):
+        plan(options("--benchmarks", "mmlu"), wmdp_root, trains=True)
+
+
+def test_topics_one_after_the_other_are_judged_together(wmdp_root: Path) -> None:
+    (chain,) = chains(options("--benchmarks", "wmdp/cyber,wmdp/bio", "--sequential"), wmdp_root)
+    assert [request.title for request in chain] == ["wmdp/cyber", "wmdp/cyber>wmdp/bio"]
+    trained = [{row.topic for row in r.trained.forget if isinstance(row, Document)} for r in chain]
+    assert trained == [{"cyber"}, {"bio"}]
+    assert [{q.subject for q in r.judged.questions} for r in chain] == [{"cyber"}, {"bio", "cyber"}]
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "message"),
+    [
+        ("wmdp/bio,wmdp", r"wmdp asks to forget bio again"),
+        ("wmdp/bio,tofu/forget10", r"requests of one kind, got tofu and wmdp"),
+        ("wmdp/bio,mmlu", r"at least two requests"),
+    ],
+)
+def test_chains_of_topics_that_make_no_sense_are_refused(wmdp_root: Path, benchmarks: str, message: str) -> None:
+    with pytest.raises(LetheError, match=message):
+        chains(options("--benchmarks", benchmarks, "--sequential"), wmdp_root)
