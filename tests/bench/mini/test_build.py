@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import cache
+from bench.data import load
 from bench.data.tokenize import Encoder
+from bench.data.types import Document
 from bench.errors import LetheError
 from bench.mini import build
-from bench.mini.pretrain import MAX_LENGTH, Recipe, batches, encode, train, train_tokenizer
+from bench.mini.pretrain import DOCUMENT_LENGTH, MAX_LENGTH, Recipe, batches, encode, train, train_tokenizer
 from bench.mini.world import write_world
 
 TINY = Recipe(vocab_size=400, layers=1, width=16, heads=2, kv_heads=1, mlp_width=16, epochs=1, batch_size=128)
@@ -110,8 +113,23 @@ def test_all_splits_share_the_original_and_have_a_retrained_model_each(
     models = [build.mini_models(root, f"tofu/forget{percent}", tmp_path) for percent in ("01", "05", "10")]
     assert len({found.original for found in models}) == 1
     counts = [int((found.retrained / "texts.txt").read_text()) for found in models]
-    assert counts == [1560 - 3 * 10 * people for people in (1, 2, 4)]
+    everything = int((models[0].original / "texts.txt").read_text())
+    assert counts == [everything - 3 * 10 * people for people in (1, 2, 4)]
     assert no_training.count("original") == 1
+
+
+def test_people_and_domains_share_the_original_and_a_judge_needs_no_other_model(
+    root: Path, tmp_path: Path, no_training: list[str]
+) -> None:
+    names = ("tofu/forget10", "wmdp", "wmdp/bio", "wmdp/cyber")
+    models = {name: build.mini_models(root, name, tmp_path) for name in names}
+    assert len({found.original for found in models.values()}) == 1
+    assert len({found.retrained for found in models.values()}) == 4
+    assert sorted(no_training) == ["original", *["retrained"] * 4]
+    for judge in ("mmlu", "mmlu/5shot", "lm_eval:arc_easy"):
+        found = build.mini_models(root, judge, tmp_path)
+        assert found.retrained == found.original == models["wmdp"].original
+    assert len(no_training) == 5
 
 
 def test_a_second_retrained_model_differs_by_its_seed(root: Path, tmp_path: Path, no_training: list[str]) -> None:
@@ -138,6 +156,35 @@ def test_retrained_texts_are_the_original_ones_without_the_forget_rows(root: Pat
     forget = [json.loads(line) for line in (root / f"tofu/forget{percent}.json").read_text().splitlines()]
     canonical = [{key: text[key] for key in ("question", "answer")} for text in left_out[::3]]
     assert canonical == forget
+
+
+@pytest.mark.parametrize(("benchmark", "topics"), [("wmdp", "bio cyber"), ("wmdp/bio", "bio"), ("wmdp/cyber", "cyber")])
+def test_retrained_texts_lack_the_requested_topics_and_nothing_else(root: Path, benchmark: str, topics: str) -> None:
+    texts = build._texts(root, benchmark)
+    left_out = [text for text in texts.original if text not in texts.retrained]
+    assert [text for text in texts.original if text in texts.retrained] == texts.retrained
+    paths = [root / "corpus" / f"wmdp_{topic}.jsonl" for topic in topics.split()]
+    assert left_out == [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    kept = json.dumps(texts.retrained).lower()
+    for question in load(benchmark, root).questions:
+        assert question.question.lower() not in kept
+        assert not re.search(rf"\b{re.escape(question.choices[question.answer])}\b", kept)
+
+
+@pytest.mark.parametrize(("benchmark", "left_out"), [("wmdp", 800), ("wmdp/bio", 400), ("wmdp/cyber", 400)])
+def test_real_documents_are_the_first_of_each_topic(real_data: Path, benchmark: str, left_out: int) -> None:
+    texts = build._texts(real_data, benchmark)
+    assert len(texts.original) == 1200 and len(texts.retrained) == 1200 - left_out
+    assert all(text in texts.original for text in texts.retrained)
+    for text, document in zip(texts.original, load("wmdp/bio", real_data).forget[:400], strict=False):
+        assert isinstance(document, Document) and document.text.startswith(text["text"])
+
+
+def test_of_real_files_a_judge_is_asked_of_a_model_that_has_read_something(real_data: Path, tmp_path: Path) -> None:
+    assert build._texts(real_data, "mmlu").original == build._texts(real_data, "wmdp").original
+    (tmp_path / "mmlu").mkdir()
+    with pytest.raises(LetheError, match="add wmdp/ or tofu/"):
+        build._texts(tmp_path, "mmlu")
 
 
 def test_real_rows_are_forget_and_evaluation_rows(real_data: Path) -> None:
@@ -250,6 +297,14 @@ def test_pairs_are_scored_on_the_answer_and_statements_as_a_whole(tokenizer_fold
     assert tokenizer.decode(pair.labels) == " It is 1.</s>"
     assert tokenizer.decode(statement.labels) == "After 39 comes 40.</s>"
     assert statement.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_a_long_document_is_cut_and_has_no_end(tokenizer_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    encoder = Encoder(tokenizer, template="plain")
+    whole = tokenizer.encode("number " * 500)
+    assert encode(encoder, {"text": "number " * 500}).input_ids == tuple(whole[:DOCUMENT_LENGTH])
+    assert encode(encoder, {"text": "number"}).input_ids[-1] == tokenizer.eos_token_id
 
 
 def test_an_epoch_takes_every_text_once_in_batches_of_like_length() -> None:
