@@ -24,7 +24,7 @@ test: $(DEV)
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m pyright --pythonpath $(IN_VENV)
-	$(IN_VENV) -m pytest $(PYTEST_ARGS)
+	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 # Made anew, never mended: what an install that was cut off has left behind can look complete to pip.
 $(MAIN):
