@@ -1,5 +1,6 @@
 """What is to be forgotten, in which order: one request per benchmark, or a chain of them in one model."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from bench import data
 from bench.cache import fingerprint
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
+from bench.mini.build import REAL_TEXTS
 from bench.options import MINI, Options
 
 
@@ -85,7 +87,7 @@ def _topics(names: Sequence[str], options: Options, root: Path | None) -> list[R
     """Topics of one domain, one after the other: the documents of each request are its own, the questions add up."""
     chain: list[Request] = []
     for i, name in enumerate(names):
-        trained = _load(name, options, root)
+        trained, known = _known_to_mini(options, root, _load(name, options, root))
         before = {d.topic for request in chain for d in _documents(request.trained)}
         topics = {d.topic for d in _documents(trained)}
         if topics & before:
@@ -102,7 +104,7 @@ def _topics(names: Sequence[str], options: Options, root: Path | None) -> list[R
                 data_hash=fingerprint(
                     [*(r.judged.fingerprint for r in chain), trained.fingerprint, judged.fingerprint]
                 ),
-                note="one of successive requests",
+                note="; ".join(filter(None, ("one of successive requests", known))),
             )
         )
     return chain
@@ -167,9 +169,23 @@ def _judged_on(asked: set[tuple[str, str]], whole: Benchmark, limited: Benchmark
 
 
 def _known_to_mini(options: Options, root: Path | None, benchmark: Benchmark) -> tuple[Benchmark, str]:
-    """The mini model on real files learnt no retain rows but those of retain_perturbed: others cannot be retained."""
-    made = root is None or (root / "corpus").is_dir()
-    if options.model != MINI or made or data.family(benchmark.name) != "tofu":
+    """The mini model on real files read only some of them: what it never knew can be neither forgotten nor kept."""
+    if options.model != MINI or root is None or (root / "corpus").is_dir():
         return benchmark, ""
-    note = "retain rows of retain_perturbed only, the ones that the mini model knows"
-    return replace(benchmark, retain=benchmark.eval_sets["retain"]), note
+    if data.family(benchmark.name) == "tofu":
+        note = "retain rows of retain_perturbed only, the ones that the mini model knows"
+        return replace(benchmark, retain=benchmark.eval_sets["retain"]), note
+    note = f"the first {REAL_TEXTS} documents of each topic only, the ones that the mini model has read"
+    return replace(benchmark, forget=_first(benchmark.forget), retain=_first(benchmark.retain)), note
+
+
+def _first(rows: Sequence[QA | Document]) -> tuple[QA | Document, ...]:
+    """The first documents of each topic, as `bench.mini.build` takes them."""
+    read: Counter[str] = Counter()
+    kept = []
+    for row in rows:
+        assert isinstance(row, Document)
+        read[row.topic] += 1
+        if read[row.topic] <= REAL_TEXTS:
+            kept.append(row)
+    return tuple(kept)

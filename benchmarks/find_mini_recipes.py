@@ -4,9 +4,9 @@
     python benchmarks/find_mini_recipes.py --benchmark wmdp --trials 15
 
 Every trial is drawn from its method's grid below by a generator seeded with the method's name. It is trained and
-scored on the mini worlds of seeds 1 and 2, which no table reports (the reported one is that of bench.mini.world.SEED). What is left of the forget set is a mean over both
-worlds, what is kept of `original` that of the worse one; `TofuTask` and `WmdpTask` say of which metrics. The recipe is
-the trial that forgets most: among those within 0.1 of the least left, the one that keeps most. (Two retrained models of
+scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of bench.mini.world.SEED).
+What is left of the forget set is a mean over both worlds, what is kept of `original` that of the worse one; `TofuTask`
+and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least left, the one that keeps most. (Two retrained models of
 TOFU that differ only in their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in
 any world is never chosen. All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it
 goes on where it stopped; with --methods several processes can share the work and the log, and a last call without it
@@ -256,7 +256,10 @@ def main() -> None:
         return
     plan = {label: drawn(label, options.trials, family) for label in task.labels}
     done = [t for t in done if t["fields"] in plan.get(t["method"], [])]
-    best = {label: choose([t for t in done if t["method"] == label], task) for label in task.labels}
+    of_label = {label: [t for t in done if t["method"] == label] for label in task.labels}
+    whole = {label: trials for label, trials in of_label.items() if len(trials) == len(plan[label]) * len(WORLD_SEEDS)}
+    best = {label: choose(trials, task) for label, trials in whole.items()}
+    done = [t for trials in whole.values() for t in trials]
     recorded = json.loads(MINI_RECIPES.read_text())
     recorded[family] = {
         "search": {

@@ -57,7 +57,10 @@ Complain = Callable[[list[str]], str]
         (["--methods", "npo", "--set", "npo.betta=1"], r"unknown field of npo 'betta'; did you mean 'beta'\?"),
         (["--methods", "npo", "--set", "npo.beta=high"], r"npo\.beta must be a number, got 'high'"),
         (["--methods", "npo", "--set", "npo.epochs=1.5"], r"npo\.epochs must be a whole number, got '1\.5'"),
-        (["--methods", "npo", "--set", "npo.retain_loss=mse"], r"npo\.retain_loss must be one of nll, kl, kl_padded, got 'mse'"),
+        (
+            ["--methods", "npo", "--set", "npo.retain_loss=mse"],
+            r"npo\.retain_loss must be one of nll, kl, kl_padded, got 'mse'",
+        ),
         (["--methods", "npo", "--set", "npo.beta=-1"], r"npo: beta must be positive, got -1\.0"),
         (["--methods", "grun_npo", "--set", "grun_npo.layers=one"], r"grun_npo\.layers must be a whole number"),
         (["--methods", "grun_npo", "--set", "grun_npo.position=last"], r"position must be one of last_prompt, answer"),

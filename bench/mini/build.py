@@ -35,7 +35,7 @@ from bench.data import family, full_name, judges_only, load, tofu, wmdp
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.mini.pretrain import REAL_DATA, REAL_DOCUMENTS, VERSION, Recipe, Text, train_tokenizer
-from bench.mini.world import make_world, write_world
+from bench.mini.world import SEED, make_world, write_world
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Texts:
     recipe: Recipe
 
 
-def world(cache_dir: Path, seed: int = 0) -> Path:
+def world(cache_dir: Path, seed: int = SEED) -> Path:
     """The folder of the mini world with this seed, laid out as a folder of real benchmark files."""
     key = {"seed": seed, "content": cache.fingerprint(make_world(seed))}
     return cache.cached(cache_dir, "mini-world", key, lambda folder: write_world(folder, seed))

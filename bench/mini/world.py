@@ -32,6 +32,9 @@ from bench.mini.facts import (
 )
 from bench.mini.topics import make_topics
 
+SEED = 3
+"""Of the world that a run without --data uses and that the committed leaderboards report. Nobody looks at what a method
+does in it until everything is chosen; recipes are found on the worlds of seeds 1 and 2."""
 PEOPLE = 40
 REAL_AUTHORS = 8
 HOLDOUT = 4
@@ -102,9 +105,9 @@ def make_world(seed: int) -> dict[str, str]:
 
 
 def write_world(folder: Path, seed: int) -> None:
-    """Write folder/tofu/*, laid out as the official files, and folder/corpus/*.jsonl, the training texts.
+    """Write tofu/*, wmdp/*, mmlu/* and wikitext2/*, laid out as the official files, and corpus/*.jsonl, what is taught.
 
-    A corpus line is {"row", "question", "answer"} or, for a statement, {"row", "text"}; `row` counts the rows of
+    A corpus line is {"question", "answer"} or {"text"}; those of people and countries have a "row" as well, that of
     tofu/full.json, real_authors.json or world_facts.json.
     """
     for name, content in make_world(seed).items():
