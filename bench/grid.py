@@ -155,6 +155,13 @@ class Grid:
             for judge in (benchmark, *self.judges)
             for evaluator in self.evaluators(judge.name, protocol=self.options.protocol)
         ]
+        first: dict[str, str] = {}
+        for name, judged in (e.key for e in found):  # rows and metrics are stored under the evaluator's name
+            if first.setdefault(name, judged) != judged:
+                raise LetheError(
+                    f"{first[name]} and {judged} would both be stored as {name!r}; "
+                    "rename one of the task files, or ask for them with an --out of their own each"
+                )
         return [e for e in found if not from_log or (e.evaluator.name in self.logs and e.benchmark is benchmark)]
 
     def _read(self, log: Checkpoint, benchmark: Benchmark) -> dict[str, list[dict]]:

@@ -6,11 +6,11 @@
 Every trial is drawn from its method's grid below by a generator seeded with the method's name. It is trained and
 scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of bench.mini.world.SEED).
 What is left of the forget set is a mean over both worlds, what is kept of `original` that of the worse one; `TofuTask`
-and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least left, the one that keeps most. (Two retrained models of
-TOFU that differ only in their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in
-any world is never chosen. All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it
-goes on where it stopped; with --methods several processes can share the work and the log, and a last call without it
-chooses.
+and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least
+left, the one that keeps most. (Two retrained models of TOFU that differ only in their seed lie 0.125 to 0.175 apart, so
+less than 0.1 says nothing.) A trial that diverges in any world is never chosen. All trials are stored in
+methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped; with --methods several
+processes can share the work and the log, and a last call without it chooses among the methods whose trials are done.
 """
 
 import argparse
@@ -64,8 +64,8 @@ ON_DOCUMENTS = {"epochs": [5, 10]}
 GRUN_ON_DOCUMENTS = {**ON_DOCUMENTS, "position": ["all"], "prompt_share": [0.2, 0.8]}
 """A gate that has only ever read one place inside a text opens at no question, so every token has its own here; the
 authors' position is searched for, and shown, under a label that names it."""
-SELECTED = {"lr": [1e-3, 2e-3, 5e-3], "epochs": [5, 10, 20], "batch_size": [8], "max_steps": [None]}
-STEERING = {"steering_coeff": [20, 50, 100], "retain_weight": [0.1, 1, 10], "layer": [1, 2]}
+SELECTED = {"lr": [2e-3, 5e-3], "epochs": [5, 10], "batch_size": [8], "max_steps": [None]}
+STEERING = {"steering_coeff": [50, 100], "retain_weight": [1, 10], "layer": [1, 2]}
 OBJECTIVE = {
     "ga": {},
     "gd": {"retain_weight": [1, 2, 5]},
@@ -181,7 +181,7 @@ def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) 
 
 
 def drawn(label: str, trials: int, family: str = "tofu") -> list[dict[str, Any]]:
-    """The fields of a method's trials; more trials begin with the same ones."""
+    """The fields of a method's trials."""
     points = grid(label, family)
     return json.loads(json.dumps(random.Random(label).sample(points, min(trials, len(points)))))
 

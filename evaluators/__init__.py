@@ -9,7 +9,7 @@ from evaluators.lm_eval_tasks import LmEvalEvaluator
 from evaluators.logs import read_reference_log
 from evaluators.mmlu import FiveShotMmluEvaluator, MmluEvaluator
 from evaluators.tofu import TofuEvaluator
-from evaluators.wmdp import WmdpEvaluator
+from evaluators.wmdp import ChemWmdpEvaluator, WmdpEvaluator
 
 if TYPE_CHECKING:
     from bench.executor import Evaluator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EVALUATORS = {
     "tofu": (TofuEvaluator,),
     "wmdp": (WmdpEvaluator,),
+    "wmdp/chem": (ChemWmdpEvaluator,),
     "mmlu": (MmluEvaluator,),
     "mmlu/5shot": (FiveShotMmluEvaluator,),
 }

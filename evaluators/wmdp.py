@@ -11,6 +11,7 @@ wmdp_{subject}_probability: mean probability of the right option, softmax over t
     accuracy it tells a model that wavers from one that is sure of wrong options.
 wmdp_accuracy, wmdp_probability: the same over all questions, where there are several subjects.
 wmdp_truncated: questions whose prompt exceeds the model's context and was cut at its beginning. Neither.
+wmdp_chem_accuracy, _probability, _truncated: where wmdp/chem judges; its questions count in no mean of the others.
 Every mean carries n and its standard error. A value that is not finite in any row makes its metrics missing.
 
 `strict` and `openunlearning` ask the same: that suite calls lm-evaluation-harness too.
@@ -60,6 +61,15 @@ class WmdpEvaluator:
         found = choices.summarize(self.name, rows, {s: (s,) for s in SUBJECTS}, higher_is_better=False)
         several = len({row["set"] for row in rows}) != 1
         return found if several else found[2:]  # the mean over all is that of the only subject
+
+
+class ChemWmdpEvaluator(WmdpEvaluator):
+    """Chemistry, which only judges: rows of its own beside those of the topics that are forgotten."""
+
+    name: ClassVar[str] = "wmdp_chem"
+
+    def summarize(self, rows: Iterable[Row], reference_rows: Iterable[Row] | None = None) -> list[Metric]:
+        return choices.summarize(self.name, list(rows), {}, higher_is_better=False)
 
 
 def _definition(subject: str) -> dict[str, Any]:

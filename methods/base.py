@@ -269,7 +269,7 @@ class GradientMethod:
             min_prompt_share=self.min_prompt_share,
         )
         if self.retain_weight and self.retain_loss == "kl_padded":
-            data = replace(data, retain=padded_whole(data.retain, encoder.pad_id))
+            data = replace(data, retain=padded_whole(data.retain, encoder.pad_id, most=context))
         objective = self.bound(loaded.model, seed, max(data.topics, default=0) + 1)
         adapter = self.adapter if objective.reads is None else self.adapter.around(objective.reads.block)
         fresh = earlier is None or self.adapter.parallel
@@ -322,7 +322,10 @@ def training_set(
     def encode(row: QA | Document, share: float) -> Tokens:
         if isinstance(row, QA):
             return encoder.pair(row.question, row.answer)
-        return encoder.document(row.text, max_tokens=max_tokens, prompt_share=share)
+        try:
+            return encoder.document(row.text, max_tokens=max_tokens, prompt_share=share)
+        except LetheError as error:
+            raise LetheError(f"{row.id} (rows counted from 0): {error}") from error
 
     def refuse(row: QA | Document, refusal: str) -> Tokens:
         if isinstance(row, QA):
@@ -346,13 +349,17 @@ def training_set(
     )
 
 
-def padded_whole(rows: tuple[Tokens, ...], pad_id: int) -> tuple[Tokens, ...]:
+def padded_whole(rows: tuple[Tokens, ...], pad_id: int, *, most: int | None = None) -> tuple[Tokens, ...]:
     """The rows with every position scored, padded to the longest of them: what the KL of GRUN's code for WMDP covers.
 
     Deviates: their rows are as long as the longest of a batch, which would make the loss depend on who meets whom;
     here as long as the longest of all. Padding is attended by nobody, and adapters still find the prompt's end.
+
+    Args:
+        most: tokens that the model takes; rows as long as that leave out what their last token predicts.
     """
     longest = max((len(row.input_ids) for row in rows), default=0) + 1  # the last id is never read, only predicted
+    longest = longest if most is None else min(longest, most)
     return tuple(
         Tokens(
             (*row.input_ids, *[pad_id] * (longest - len(row.input_ids))),

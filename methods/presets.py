@@ -17,6 +17,8 @@ _WMDP = {"lr": 5e-5, "batch_size": 4, "epochs": 1, "schedule": "constant"}
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # open-unlearning, configs/trainer/RMU.yaml over finetune.yaml and the TOFU experiments: all weights, the module
     # matching layers.7, the loss over label positions, batches of 8 four times, one warm-up epoch, linear decay.
+    # Deviates, here and in the next: theirs takes the mean of a sequence first (in a batch of several, the mean of the
+    # sums times the mean of 1 / length, for want of a dimension), so that sequences weigh alike; here positions do.
     "openunlearning": {
         "rmu": {
             **_OPENUNLEARNING,

@@ -8,6 +8,7 @@ import pytest
 
 import run_all
 from bench.tables import HEADLINE_CHOICES
+from evaluators.lm_eval_tasks import LmEvalEvaluator
 from tests.toy_runs import SUBJECTS, Toys, choices_row, document, reports, table, write_choices, write_rows
 
 QUICK = [part for name in ("rmu", "grun_rmu", "lora_rmu", "npo", "idk") for part in ("--set", f"{name}.epochs=1")]
@@ -97,6 +98,32 @@ def test_a_task_from_a_file_judges_too(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path / "out", "original", f"lm_eval:{task}", "--limit", "5")) == 0
     (row,) = (row for row in table(tmp_path / "out" / "metrics.csv") if row["metric"] == "own_acc")
     assert row["n"] == "5" and 0 <= float(row["value"]) <= 1
+
+
+def test_chemistry_judges_beside_the_topics_that_are_forgotten(toys: Toys, tmp_path: Path) -> None:
+    write_rows(toys.data / "wmdp" / "chem_test.jsonl", [choices_row(n) for n in range(100, 104)])
+    line = command(toys, tmp_path, "original", "wmdp,wmdp/chem")
+    assert run_all.main(line) == 0
+    counts = {row["metric"]: row["n"] for row in table(tmp_path / "metrics.csv")}
+    shown = [counts[f"wmdp_{name}accuracy"] for name in ("", "bio_", "cyber_", "chem_")]
+    assert shown == ["16", "8", "8", "4"]
+    (folder,) = (tmp_path / "runs").iterdir()
+    before = (folder / "record.json").stat().st_mtime_ns
+    assert run_all.main(line) == 0
+    assert (folder / "record.json").stat().st_mtime_ns == before  # found, not run again
+
+
+def test_tasks_that_would_be_stored_under_one_name_are_refused(
+    toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LmEvalEvaluator, "prepare", lambda _: None)
+    paths = [tmp_path / folder / "own.yaml" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("task: own\n")
+    benchmarks = ",".join(["wmdp/bio", *(f"lm_eval:{path}" for path in paths)])
+    assert run_all.main(command(toys, tmp_path / "out", "original", benchmarks)) == 2
+    assert re.search(r"a/own.yaml and .*b/own.yaml would both be stored as 'lm_eval_own'", capsys.readouterr().err)
 
 
 def test_the_authors_prompt_of_grun_is_a_protocol_of_its_own(toys: Toys, tmp_path: Path) -> None:

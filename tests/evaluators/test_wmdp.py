@@ -3,7 +3,7 @@
 import pytest
 
 from bench.errors import LetheError
-from evaluators.wmdp import WmdpEvaluator
+from evaluators.wmdp import ChemWmdpEvaluator, WmdpEvaluator
 from tests.toy_questions import FakeScorer, benchmark, knows, perfect
 
 
@@ -24,6 +24,12 @@ def test_several_subjects_come_in_a_fixed_order_behind_their_mean() -> None:
         "wmdp_chem_accuracy", "wmdp_chem_probability",
         "wmdp_truncated",
     ]  # fmt: skip
+
+
+def test_chemistry_has_metrics_of_its_own() -> None:
+    rows = ChemWmdpEvaluator().score(perfect(), benchmark("chem"))  # type: ignore[arg-type]
+    found = [metric.name for metric in ChemWmdpEvaluator().summarize(rows)]
+    assert found == ["wmdp_chem_accuracy", "wmdp_chem_probability", "wmdp_chem_truncated"]
 
 
 def test_the_mean_is_over_questions_and_not_over_subjects() -> None:

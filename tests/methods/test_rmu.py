@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -295,6 +296,20 @@ def test_padding_is_scored_and_seen_by_nobody() -> None:
     assert rows[0] == Tokens((1, 5, 6, 7, 9), 1, (4,), 2)
     assert rows[1] == Tokens((1, 5, 9, 9, 9), 1, (2, 3, 4), 0)
     assert [row.last_prompt for row in rows] == [2, 0]  # where adapters edit
+
+
+def test_a_row_that_fills_the_context_leaves_out_what_follows_it() -> None:
+    rows = padded_whole((Tokens((1, 5, 6, 7), 3), Tokens((1, 5), 1)), 9, most=4)
+    assert rows == (Tokens((1, 5, 6, 7), 1, (), 2), Tokens((1, 5, 9, 9), 1, (2, 3), 0))
+
+
+def test_the_padded_kl_trains_on_documents_that_fill_the_context() -> None:
+    corpus = toy_corpus()
+    filling = tuple(replace(row, text=" ".join([row.text] * 200)) for row in corpus.retain)  # type: ignore[reportAttributeAccessIssue]
+    method = short_method("grun_npo", retain_loss="kl_padded")
+    unlearned = unlearn(tiny_loaded(), method, benchmark=replace(corpus, retain=filling))
+    unlearned.restore()
+    assert unlearned.log.steps
 
 
 @torch.no_grad()

@@ -62,3 +62,10 @@ def test_shares_and_lengths_are_checked() -> None:
     for fields, text in (({"prompt_share": "1"}, "prompt_share must be"), ({"max_tokens": "1"}, "max_tokens must be")):
         with pytest.raises(LetheError, match=text):
             short_method("npo", **fields)
+
+
+def test_a_document_that_is_too_short_is_named() -> None:
+    corpus = toy_corpus()
+    documents = (*corpus.forget, Document(id="wmdp/list/7", text="a", topic="bio"))
+    with pytest.raises(LetheError, match=r"^wmdp/list/7 .*the document 'a' gives 1 tokens"):
+        training_set(toy_encoder("bare"), replace(corpus, forget=documents), 0, refusals=False)
