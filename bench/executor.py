@@ -22,7 +22,7 @@ from bench.models import Loaded, out_of_memory, peak_gib
 from bench.records import Metric
 from bench.scorer import Scorer
 from bench.spec import Cell
-from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics
+from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +262,8 @@ class Executor:
                 name = evaluation.evaluator.name
                 write_jsonl(folder / "samples" / f"{name}.jsonl", rows[name])
                 self._summarize(evaluation, job, stage, rows[name], folder)
+            if not self.fresh:
+                self._keep_other_evaluations(stage, folder)
             if train_log:
                 write_jsonl(folder / "train.jsonl", train_log)
             write_json(folder / "spec.json", stage.cell.to_json())
@@ -277,6 +279,16 @@ class Executor:
         if job.is_retrained:
             for evaluation in stage.evaluations:
                 self.reference_rows[evaluation.key] = rows[evaluation.evaluator.name]
+
+    def _keep_other_evaluations(self, stage: Stage, folder: Path) -> None:
+        """What was asked of this cell before and is not asked now: the cell's id says that it is the same model."""
+        if not self.store.complete(stage.cell.id):
+            return
+        before = self.store.path(stage.cell.id)
+        for kind in ("metrics", "samples"):
+            for path in sorted((before / kind).glob("*")):
+                if not (folder / kind / path.name).exists():
+                    write_text(folder / kind / path.name, path.read_text(encoding="utf-8"))
 
     def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
         """Keep what is known of a failure, all of it at once; a cell that was complete before stays so."""

@@ -16,6 +16,7 @@ where the data would have texts scored. It has no rule for prompts that exceed t
 elsewhere.
 """
 
+import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,8 @@ from evaluators.rows import MeanOf, Row
 
 if TYPE_CHECKING:
     from bench.scorer import Scorer
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["strict", "openunlearning", "grun"]
 
@@ -95,7 +98,7 @@ def ask_harness(
         logp = [response[0][0] for response in sample["resps"]]
         cut = lm.cut.get(sample["arguments"][0][0], 0)
         rows.append(_row(question, question.choices, question.answer, logp, cut, scored))
-    return rows
+    return _told(rows)
 
 
 def _document(question: Question) -> dict[str, Any]:
@@ -124,6 +127,13 @@ def ask_grun(scorer: "Scorer", files: Iterable[Sequence[Question]]) -> list[Row]
     rows = []
     for (question, choices, answer), cut in zip(shown, cuts, strict=True):
         rows.append(_row(question, choices, answer, [-next(records).nll_sum for _ in letters], cut, "letter"))
+    return _told(rows)
+
+
+def _told(rows: list[Row]) -> list[Row]:
+    cut = sum(row["prompt_truncated"] > 0 for row in rows)
+    if cut:
+        log.warning("%d of %d prompts exceed the model's context and were cut at their beginning", cut, len(rows))
     return rows
 
 

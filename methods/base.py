@@ -1,7 +1,7 @@
 """What every trained method is made of: an objective (what is minimised) with an adapter (which numbers move)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,8 +96,9 @@ class Adapter(ABC):
     """At most this many optimizer steps; None for as many as the epochs have."""
     schedule: Literal["linear", "constant"] = "linear"
     """After its warm-up the learning rate falls linearly to zero, or stays."""
-    max_tokens: int = 512
-    """Documents are cut here."""
+    max_tokens: tuple[int, ...] = (512,)
+    """Documents are cut here: those of the n-th topic at the n-th number or, where there are fewer, at the last; those
+    to keep at the first."""
     prompt_share: float = 0.0
     """Share of a document's tokens that count as prompt: read, but not scored."""
 
@@ -108,8 +109,8 @@ class Adapter(ABC):
         for name in ("epochs", "batch_size", "max_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_tokens < 2:
-            raise ValueError(f"max_tokens must be at least 2, got {self.max_tokens}")
+        if not self.max_tokens or min(self.max_tokens) < 2:
+            raise ValueError(f"max_tokens must be at least 2, got {', '.join(map(str, self.max_tokens)) or 'none'}")
         if not 0 <= self.prompt_share < 1:
             raise ValueError(f"prompt_share must be within 0 and below 1, got {self.prompt_share}")
         for name in ("warmup_epochs", "weight_decay"):
@@ -264,7 +265,7 @@ class GradientMethod:
             benchmark,
             seed,
             refusals=REFUSAL in self.roles,
-            max_tokens=min(self.adapter.max_tokens, context or self.adapter.max_tokens),
+            max_tokens=tuple(min(most, context or most) for most in self.adapter.max_tokens),
             prompt_share=self.adapter.prompt_share,
             min_prompt_share=self.min_prompt_share,
         )
@@ -306,31 +307,36 @@ def training_set(
     seed: int,
     *,
     refusals: bool,
-    max_tokens: int = 512,
+    max_tokens: Sequence[int] = (512,),
     prompt_share: float = 0.0,
     min_prompt_share: float = 0.0,
 ) -> TrainingSet:
     """Tokenise a benchmark once; refusal i answers forget question or document i, drawn from the seed.
 
     Args:
-        max_tokens: documents are cut here.
+        max_tokens: documents are cut here: the n-th topic at the n-th number or the last, what is kept at the first.
         prompt_share: share of a document that is not scored.
         min_prompt_share: the same for documents to forget, where it is more.
     """
     share = max(prompt_share, min_prompt_share)
+    names = ["" if isinstance(row, QA) else row.topic for row in benchmark.forget]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}  # in the order of the request
 
-    def encode(row: QA | Document, share: float) -> Tokens:
+    def most(topic: int) -> int:
+        return max_tokens[min(topic, len(max_tokens) - 1)]
+
+    def encode(row: QA | Document, share: float, topic: int = 0) -> Tokens:
         if isinstance(row, QA):
             return encoder.pair(row.question, row.answer)
         try:
-            return encoder.document(row.text, max_tokens=max_tokens, prompt_share=share)
+            return encoder.document(row.text, max_tokens=most(topic), prompt_share=share)
         except LetheError as error:
             raise LetheError(f"{row.id} (rows counted from 0): {error}") from error
 
     def refuse(row: QA | Document, refusal: str) -> Tokens:
         if isinstance(row, QA):
             return encoder.pair(row.question, refusal)
-        return encoder.refused(row.text, refusal, max_tokens=max_tokens, prompt_share=share)
+        return encoder.refused(row.text, refusal, max_tokens=most(numbers[row.topic]), prompt_share=share)
 
     drawn: tuple[str, ...] = ()
     if refusals:
@@ -339,10 +345,8 @@ def training_set(
                 f"{benchmark.name} comes without refusals, which idk and dpo need; put idontknow.jsonl beside its files"
             )
         drawn = draw_refusals(benchmark.refusals, len(benchmark.forget), seed)
-    names = ["" if isinstance(row, QA) else row.topic for row in benchmark.forget]
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}  # in the order of the request
     return TrainingSet(
-        forget=tuple(encode(row, share) for row in benchmark.forget),
+        forget=tuple(encode(row, share, numbers[name]) for row, name in zip(benchmark.forget, names, strict=True)),
         retain=tuple(encode(row, prompt_share) for row in benchmark.retain),
         refusal=tuple(refuse(row, text) for row, text in zip(benchmark.forget, drawn, strict=False)),
         topics=tuple(numbers[name] for name in names),

@@ -36,7 +36,8 @@ class Selected(Adapter):
     """Some of the weights: in three neighbouring blocks the matrix that writes the MLP's output into the stream.
 
     Weights and schedule are those of RMU's authors: `down_proj` of blocks 5, 6 and 7, 80 batches of 4 at a constant
-    rate, without clipping (fact sheet of open-unlearning, section 1.2).
+    rate, without clipping, texts of the first topic cut at 512 tokens, of the second at 768 (fact sheet of
+    open-unlearning, section 1.2).
 
     Deviates: theirs are updated in bf16; here they are float32 while they train.
     """
@@ -47,6 +48,7 @@ class Selected(Adapter):
     max_steps: int | None = 80
     schedule: Literal["linear", "constant"] = "constant"
     clip_norm: float | None = None
+    max_tokens: tuple[int, ...] = (512, 768)
     parameters: Literal["mlp_out", "all"] = "mlp_out"
     """The output matrices of the MLPs of `layers`, or all weights of the model (open-unlearning's RMU for TOFU)."""
     layers: tuple[int, ...] | None = None

@@ -26,7 +26,7 @@ class RMU(GradientMethod):
 
     forget: mean over positions and width of (H - c u)^2, with H the output of block `layer` and u a random direction;
     retain: the same distance from the frozen model's H. Defaults are those of the authors' command line (fact sheet of
-    open-unlearning, section 1.2); the sequences of both topics are cut at 512 tokens, theirs at 512 and 768.
+    open-unlearning, section 1.2).
 
     Deviates: their mean takes in padding, ours never does. One random direction a topic, drawn from the seed.
     """

@@ -78,6 +78,16 @@ def test_a_finished_cell_is_asked_again_only_for_other_questions(
     assert "1 cells run, 0 found" in capsys.readouterr().out
 
 
+def test_what_was_asked_before_stays_when_something_else_is_asked(toys: Toys, tmp_path: Path) -> None:
+    for asked in ("wmdp/bio,mmlu", "wmdp/bio,mmlu/5shot"):
+        assert run_all.main(command(toys, tmp_path, "original", asked)) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    for kind in ("metrics", "samples"):
+        assert {path.stem for path in (folder / kind).iterdir()} == {"wmdp", "mmlu", "mmlu_5shot"}
+    (row,) = table(tmp_path / "leaderboard.csv")
+    assert row["mmlu_accuracy"] and row["mmlu_5shot_accuracy"]
+
+
 def test_topics_can_be_forgotten_one_after_the_other(toys: Toys, tmp_path: Path) -> None:
     line = command(toys, tmp_path, "npo[lr=0.01],grun_rmu", "wmdp/bio,wmdp/cyber,mmlu", "--sequential")
     assert run_all.main(line) == 0

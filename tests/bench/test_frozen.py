@@ -139,6 +139,9 @@ def test_what_is_visited_once_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -
             assert recorded == [], (name, fields)
     unlearn(tiny_loaded(), short_method("rmu", layer="2", layers="1,2")).restore()
     assert len(recorded) == 1
+    monkeypatch.setattr("bench.train.RECORDED_TOKENS", 10)  # more would not be kept on the device
+    unlearn(tiny_loaded(), short_method("rmu", layer="2", layers="1,2")).restore()
+    assert len(recorded) == 1
 
 
 def test_weights_trained_above_a_frozen_prefix_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ ENCODER = toy_encoder()
 
 
 def test_questions_are_pairs_of_one_topic() -> None:
-    data = training_set(ENCODER, toy_benchmark(), 0, refusals=False, max_tokens=5, prompt_share=0.5)
+    data = training_set(ENCODER, toy_benchmark(), 0, refusals=False, max_tokens=(5,), prompt_share=0.5)
     expected = tuple(ENCODER.pair(qa.question, qa.answer) for qa in toy_benchmark().eval_sets["forget"])
     assert data.forget == expected
     assert data.topics == (0,) * 5
@@ -25,19 +25,21 @@ def test_documents_are_cut_and_their_topics_numbered_in_the_order_of_the_request
     assert data.topics == (0, 0, 0, 1, 1)
     assert all(tokens.label_start == 1 for tokens in (*data.forget, *data.retain))
     assert data.forget[0] == ENCODER.document(corpus.forget[0].text)  # type: ignore[union-attr]
-    data = training_set(ENCODER, corpus, 0, refusals=False, max_tokens=10, prompt_share=0.8)
+    data = training_set(ENCODER, corpus, 0, refusals=False, max_tokens=(10,), prompt_share=0.8)
     assert {len(tokens.input_ids) for tokens in (*data.forget, *data.retain)} == {10}
     assert {tokens.label_start for tokens in (*data.forget, *data.retain)} == {8}
 
 
 def test_refusals_answer_the_first_half_of_a_document() -> None:
-    data = training_set(ENCODER, toy_corpus(), 0, refusals=True, max_tokens=10, min_prompt_share=0.5)
+    data = training_set(ENCODER, toy_corpus(), 0, refusals=True, max_tokens=(10,), min_prompt_share=0.5)
     for forget, refusal in zip(data.forget, data.refusal, strict=True):
         assert forget.label_start == refusal.label_start == 5
         assert forget.input_ids[:5] == refusal.input_ids[:5]
         assert refusal.labels != forget.labels
     assert all(tokens.label_start == 1 for tokens in data.retain)  # nothing answers those
-    data = training_set(ENCODER, toy_corpus(), 0, refusals=True, max_tokens=10, prompt_share=0.8, min_prompt_share=0.5)
+    data = training_set(
+        ENCODER, toy_corpus(), 0, refusals=True, max_tokens=(10,), prompt_share=0.8, min_prompt_share=0.5
+    )
     assert all(tokens.label_start == 8 for tokens in (*data.forget, *data.refusal, *data.retain))
     with pytest.raises(LetheError, match="comes without refusals, which idk and dpo need"):
         training_set(ENCODER, replace(toy_corpus(), refusals=()), 0, refusals=True)
@@ -69,3 +71,12 @@ def test_a_document_that_is_too_short_is_named() -> None:
     documents = (*corpus.forget, Document(id="wmdp/list/7", text="a", topic="bio"))
     with pytest.raises(LetheError, match=r"^wmdp/list/7 .*the document 'a' gives 1 tokens"):
         training_set(toy_encoder("bare"), replace(corpus, forget=documents), 0, refusals=False)
+
+
+def test_every_topic_is_cut_at_its_own_length() -> None:
+    corpus = toy_corpus()
+    topics = list(dict.fromkeys(row.topic for row in corpus.forget if isinstance(row, Document)))
+    data = training_set(ENCODER, corpus, 0, refusals=False, max_tokens=(4, 6))
+    lengths = {t: {len(s.input_ids) for s, n in zip(data.forget, data.topics, strict=True) if n == t} for t in (0, 1)}
+    assert len(topics) == 2 and lengths == {0: {4}, 1: {6}}
+    assert {len(tokens.input_ids) for tokens in data.retain} == {4}
