@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bench import provenance
+from bench import data, provenance
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -309,8 +309,14 @@ class Executor:
 
 def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:
     """What decides how rows and metrics of this evaluation come out, besides the model."""
-    judged = {"benchmark": evaluation.benchmark.name, "data": evaluation.benchmark.fingerprint}
-    return {"protocol": stage.cell.protocol, **vars(evaluation.evaluator), **judged}
+    judged = {"benchmark": data.shown(evaluation.benchmark.name), "data": evaluation.benchmark.fingerprint}
+    fields = {name: _bare(value) for name, value in vars(evaluation.evaluator).items()}
+    return {"protocol": stage.cell.protocol, **fields, **judged}
+
+
+def _bare(value: Any) -> Any:
+    """Of a file its name: no record depends on where it lies."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_file() else value
 
 
 def _metrics_path(folder: Path, evaluator: str) -> Path:

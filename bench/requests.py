@@ -61,7 +61,7 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
     if options.sequential and len(names) < 2:
         raise LetheError("--sequential needs at least two requests, e.g. --benchmarks tofu/forget01,tofu/forget05")
     if not names:
-        alone = [Request(title=b.name, trained=b, judged=b, data_hash=b.fingerprint) for b in judges]
+        alone = [Request(title=data.shown(b.name), trained=b, judged=b, data_hash=b.fingerprint) for b in judges]
         return Plan(chains=[[request] for request in alone], judges=[])
     if options.sequential:
         families = sorted({data.family(name) for name in names})

@@ -7,10 +7,10 @@ Every trial is drawn from its method's grid below by a generator seeded with the
 scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of bench.mini.world.SEED).
 What is left of the forget set is a mean over both worlds, what is kept of `original` that of the worse one; `TofuTask`
 and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least
-left, the one that keeps most. (Two retrained models of TOFU that differ only in their seed lie 0.125 to 0.175 apart, so
-less than 0.1 says nothing.) A trial that diverges in any world is never chosen. All trials are stored in
-methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped; with --methods several
-processes can share the work and the log, and a last call without it chooses among the methods whose trials are done.
+left, the one that keeps most, for documents with 0.01 taken as equal. (Two retrained models of TOFU that differ only in
+their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in any world is never chosen.
+All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped; with
+--methods several processes can share the work and the log, and `--choose` then decides among the trials that are done.
 """
 
 import argparse
@@ -89,6 +89,7 @@ class TofuTask:
     labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=answer]", "grun_npo[position=all]"]
     kept: ClassVar[tuple[str, ...]] = ("model_utility", "retain_rouge_l_recall")
     noted: ClassVar[tuple[str, ...]] = ("forget_quality", "forget_ks_d", "forget_rouge_l_recall", *kept)
+    equally_kept: ClassVar[float] = 0.0
     criterion: ClassVar[str] = (
         "of the trials within 0.1 of the least left of the forget set (mean of forget_ks_d and forget_rouge_l_recall "
         "over the worlds) the one that keeps most of original's model_utility and retain_rouge_l_recall (the lower of "
@@ -123,10 +124,12 @@ class WmdpTask:
     judged: Benchmark
     labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=last_prompt]", "grun_rmu[position=last_prompt]"]
     kept: ClassVar[tuple[str, ...]] = ("mmlu_accuracy",)
+    equally_kept: ClassVar[float] = 0.01
+    """A question in 120 is no difference."""
     criterion: ClassVar[str] = (
         "of the trials within 0.1 of the least left of original's wmdp_accuracy above chance (mean over the worlds of "
         "max(0, accuracy - 0.25) / (original's - 0.25)) the one that keeps most of its mmlu_accuracy (in the worse "
-        "world)"
+        "world); of those within 0.01 of that the one that leaves least"
     )
 
     def score(self, scorer: Scorer, model: str) -> dict[str, float]:
@@ -177,13 +180,25 @@ def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) 
         kept = min(t[f"kept_{metric}"] for t in worlds for metric in task.kept)
         candidates.append({"fields": fields, "left": left, "kept": kept})
     lowest = min(c["left"] for c in candidates)
-    return max((c for c in candidates if c["left"] <= lowest + NOISE + 1e-9), key=lambda c: c["kept"])
+    near = [c for c in candidates if c["left"] <= lowest + NOISE + 1e-9]
+    most = max(c["kept"] for c in near)
+    # The first of equals: where nothing kept is taken for equal, that is the one that keeps most.
+    equal = [c for c in near if c["kept"] >= most - task.equally_kept]
+    return min(equal, key=lambda c: c["left"]) if task.equally_kept else equal[0]
 
 
 def drawn(label: str, trials: int, family: str = "tofu") -> list[dict[str, Any]]:
     """The fields of a method's trials."""
     points = grid(label, family)
     return json.loads(json.dumps(random.Random(label).sample(points, min(trials, len(points)))))
+
+
+def whole_trials(label: str, trials: int, family: str, done: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a method's first trials those that have been run on every world."""
+    mine = [t for t in done if t["method"] == label]
+    worlds = {json.dumps(fields): sum(t["fields"] == fields for t in mine) for fields in drawn(label, trials, family)}
+    planned = [json.loads(fields) for fields, count in worlds.items() if count == len(WORLD_SEEDS)]
+    return [t for t in mine if t["fields"] in planned]
 
 
 def run_world(
@@ -241,6 +256,7 @@ def main() -> None:
     p.add_argument("--cache-dir", type=Path, default=default_cache_dir())
     p.add_argument("--log", type=Path, help="trials so far, one a line (default: out/mini_trials_FAMILY.jsonl)")
     p.add_argument("--methods", help="only the trials of these labels, without choosing: for several processes at once")
+    p.add_argument("--choose", action="store_true", help="run nothing more, choose among the trials that are done")
     p.add_argument("--threads", type=int, default=1)
     options = p.parse_args()
     torch.set_num_threads(options.threads)
@@ -250,27 +266,24 @@ def main() -> None:
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     log.parent.mkdir(parents=True, exist_ok=True)
     wanted = [m.label for m in parse_methods(options.methods)] if options.methods else task.labels
-    for seed in WORLD_SEEDS:
+    for seed in () if options.choose else WORLD_SEEDS:
         run_world(options.benchmark, seed, wanted, options.trials, done, log, options.cache_dir)
     if options.methods:
         return
-    plan = {label: drawn(label, options.trials, family) for label in task.labels}
-    done = [t for t in done if t["fields"] in plan.get(t["method"], [])]
-    of_label = {label: [t for t in done if t["method"] == label] for label in task.labels}
-    whole = {label: trials for label, trials in of_label.items() if len(trials) == len(plan[label]) * len(WORLD_SEEDS)}
+    whole = {label: whole_trials(label, options.trials, family, done) for label in task.labels}
+    whole = {label: trials for label, trials in whole.items() if trials}
     best = {label: choose(trials, task) for label, trials in whole.items()}
-    done = [t for trials in whole.values() for t in trials]
     recorded = json.loads(MINI_RECIPES.read_text())
     recorded[family] = {
         "search": {
             "how": "benchmarks/find_mini_recipes.py",
             "world_seeds": WORLD_SEEDS,
             "benchmark": options.benchmark,
-            "trials": options.trials,
+            "trials": {label: len(trials) // len(WORLD_SEEDS) for label, trials in whole.items()},
             "criterion": task.criterion,
         },
         "recipes": {label: trial["fields"] for label, trial in best.items()},
-        "trials": done,
+        "trials": [trial for trials in whole.values() for trial in trials],
     }
     write(recorded)
     for label, trial in best.items():

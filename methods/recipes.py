@@ -127,7 +127,9 @@ def configure(
         method = with_fields(method, known["recipes"][found], where=name.label)
         search = known["search"]
         worlds = " and ".join(map(str, search["world_seeds"]))
-        origin = f"mini recipe {found!r}: {search['trials']} trials on mini worlds of seeds {worlds}"
+        trials = search["trials"]
+        number = trials[found] if isinstance(trials, dict) else trials
+        origin = f"mini recipe {found!r}: {number} trials on mini worlds of seeds {worlds}"
     for where, fields in (("--set", sets.get(name.base, {})), ("name", dict(name.fields))):
         if fields:
             method = with_fields(method, fields, where=name.base)

@@ -108,6 +108,9 @@ def test_a_task_from_a_file_judges_too(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path / "out", "original", f"lm_eval:{task}", "--limit", "5")) == 0
     (row,) = (row for row in table(tmp_path / "out" / "metrics.csv") if row["metric"] == "own_acc")
     assert row["n"] == "5" and 0 <= float(row["value"]) <= 1
+    assert row["benchmark"] == "lm_eval:own.yaml"
+    for path in (tmp_path / "out" / "runs").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text(), path  # no record depends on where files lie
 
 
 def test_chemistry_judges_beside_the_topics_that_are_forgotten(toys: Toys, tmp_path: Path) -> None:

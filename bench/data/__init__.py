@@ -53,6 +53,15 @@ def family(name: str) -> str:
     return LM_EVAL[:-1] if name.startswith(LM_EVAL) else name.partition("/")[0]
 
 
+def shown(name: str) -> str:
+    """What records and reports call a benchmark: a task's file by its name alone, for no record depends on a machine.
+
+    >>> shown("lm_eval:tasks/own.yaml"), shown("wmdp/bio")
+    ('lm_eval:own.yaml', 'wmdp/bio')
+    """
+    return LM_EVAL + Path(name.removeprefix(LM_EVAL)).name if name.startswith(LM_EVAL) else name
+
+
 def judges_only(name: str) -> bool:
     """Whether a benchmark has nothing to forget and is only asked, after every request."""
     name = full_name(name)
@@ -72,8 +81,8 @@ def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora
     if corpora not in get_args(Corpora):
         raise unknown("corpora", corpora, get_args(Corpora))
     if benchmark.startswith(LM_EVAL):
-        digest = hashlib.sha256(benchmark.encode())
-        file = Path(benchmark.removeprefix(LM_EVAL))
+        digest = hashlib.sha256(shown(benchmark).encode())
+        file = Path(benchmark.removeprefix(LM_EVAL)).expanduser()
         if file.is_file():
             digest.update(file.read_bytes())
         return Benchmark(name=benchmark, fingerprint=digest.hexdigest(), source="lm-evaluation-harness")
