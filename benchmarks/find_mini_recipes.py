@@ -9,8 +9,9 @@ What is left of the forget set is a mean over both worlds, what is kept of `orig
 and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least
 left, the one that keeps most, for documents with 0.01 taken as equal. (Two retrained models of TOFU that differ only in
 their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in any world is never chosen.
-All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped; with
---methods several processes can share the work and the log, and `--choose` then decides among the trials that are done.
+All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped;
+with --methods several processes can share the work and the log, and `--choose` then decides among the trials that are
+done.
 """
 
 import argparse
