@@ -235,8 +235,8 @@ class GradientMethod:
             terms["retain"] = self.retain_weight * self.retain_term(policy, batch)
         return terms
 
-    def bound(self, model: nn.Module, seed: int, topics: int) -> Objective:
-        """The objective for one model and a number of topics; what it draws comes from `seed` alone.
+    def bound(self, model: nn.Module, seed: int, topics: Sequence[str]) -> Objective:
+        """The objective for one model and the topics of a request, by name; what it draws comes from `seed` alone.
 
         Raises:
             LetheError: the model lacks what the objective reads.
@@ -271,7 +271,7 @@ class GradientMethod:
         )
         if self.retain_weight and self.retain_loss == "kl_padded":
             data = replace(data, retain=padded_whole(data.retain, encoder.pad_id, most=context))
-        objective = self.bound(loaded.model, seed, max(data.topics, default=0) + 1)
+        objective = self.bound(loaded.model, seed, topic_names(benchmark))
         adapter = self.adapter if objective.reads is None else self.adapter.around(objective.reads.block)
         fresh = earlier is None or self.adapter.parallel
         if earlier is not None and fresh:
@@ -301,6 +301,15 @@ class GradientMethod:
         return Unlearned(attached=attached, log=log)
 
 
+def _topic(row: QA | Document) -> str:
+    return "" if isinstance(row, QA) else row.topic
+
+
+def topic_names(benchmark: Benchmark) -> list[str]:
+    """What is to be forgotten, topic by topic in the order of the request; questions with answers have one, unnamed."""
+    return list(dict.fromkeys(map(_topic, benchmark.forget)))
+
+
 def training_set(
     encoder: Encoder,
     benchmark: Benchmark,
@@ -319,8 +328,8 @@ def training_set(
         min_prompt_share: the same for documents to forget, where it is more.
     """
     share = max(prompt_share, min_prompt_share)
-    names = ["" if isinstance(row, QA) else row.topic for row in benchmark.forget]
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}  # in the order of the request
+    names = [_topic(row) for row in benchmark.forget]
+    numbers = {name: i for i, name in enumerate(topic_names(benchmark))}
 
     def most(topic: int) -> int:
         return max_tokens[min(topic, len(max_tokens) - 1)]

@@ -6,6 +6,7 @@ open-unlearning and by GRUN are in `methods/presets.py`.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -57,10 +58,10 @@ class RMU(GradientMethod):
     def alternates_topics(self) -> bool:
         return self.alternate
 
-    def bound(self, model: nn.Module, seed: int, topics: int) -> Objective:
+    def bound(self, model: nn.Module, seed: int, topics: Sequence[str]) -> Objective:
         depth, width = len(decoder_blocks(model)), hidden_size(model)
         device = next(model.parameters()).device
-        directions = [direction(width, seed, topic if self.alternate else 0) for topic in range(topics)]
+        directions = [direction(width, seed, topic if self.alternate else "") for topic in topics]
         return Steering(
             **{f.name: getattr(self, f.name) for f in fields(self)},
             block=read_block(self.layer, self.adapter.default_block(depth), depth),
@@ -96,8 +97,11 @@ class Steering(RMU):
         return policy.activations(batch.retain).mse(policy.reference_activations(batch.retain))
 
 
-def direction(width: int, seed: int, topic: int) -> Tensor:
-    """(D,) u / |u| with u uniform in [0, 1): all entries positive, as the authors draw it."""
+def direction(width: int, seed: int, topic: str) -> Tensor:
+    """(D,) u / |u| with u uniform in [0, 1): all entries positive, as the authors draw it.
+
+    A topic has its own whether it is forgotten beside others or after them.
+    """
     digest = hashlib.sha256(f"steering/{seed}/{topic}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     u = torch.rand(width, generator=generator)

@@ -62,29 +62,31 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_directions_are_positive_unit_vectors_of_seed_and_topic() -> None:
-    first = direction(64, 0, 0)
+    first = direction(64, 0, "bio")
     assert first.norm().item() == pytest.approx(1.0)
     assert bool((first >= 0).all())
     torch.manual_seed(7)
-    assert torch.equal(first, direction(64, 0, 0))
-    assert not torch.equal(first, direction(64, 0, 1))
-    assert not torch.equal(first, direction(64, 1, 0))
+    assert torch.equal(first, direction(64, 0, "bio"))
+    assert not torch.equal(first, direction(64, 0, "cyber"))
+    assert not torch.equal(first, direction(64, 1, "bio"))
 
 
 def test_topics_get_a_direction_each_or_share_one() -> None:
     model = tiny()
-    each = short_method("rmu").bound(model, 3, 2)
-    shared = short_method("rmu", alternate="false").bound(model, 3, 2)
+    each = short_method("rmu").bound(model, 3, ["bio", "cyber"])
+    shared = short_method("rmu", alternate="false").bound(model, 3, ["bio", "cyber"])
     assert isinstance(each, Steering) and isinstance(shared, Steering)
     assert each.targets.norm(dim=-1).tolist() == pytest.approx([20.0, 20.0])
     assert not torch.equal(each.targets[0], each.targets[1])
     assert torch.equal(shared.targets[0], shared.targets[1])
+    alone = short_method("rmu").bound(model, 3, ["cyber"])  # as the second of successive requests
+    assert isinstance(alone, Steering) and torch.equal(alone.targets[0], each.targets[1])
 
 
 def test_the_block_that_is_read() -> None:
     def block(name: str, architecture: str = "llama", **fields: str) -> int:
         method = short_method(name, **fields)
-        reads = method.bound(tiny(architecture), 0, 1).reads
+        reads = method.bound(tiny(architecture), 0, [""]).reads
         assert reads is not None
         return reads.block
 
