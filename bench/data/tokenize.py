@@ -158,6 +158,38 @@ class Encoder:
             )
         return Tokens((*ids[:room], *labels), room)
 
+    def cued_prompt(self, user: str, cue: str, *, doubled: bool = False) -> tuple[int, ...]:
+        """The ids of a user's turn and the beginning of the answer to it, the same under every protocol.
+
+        Without a chat template it is one text after the other: templates of question and answer have no place here,
+        because the words of the question are part of `user`.
+
+        Args:
+            doubled: keep the second BOS that comes of tokenising a rendered chat once more, as ORT and RWKU do.
+        """
+        chat = self._template is None
+        text = (self._chat(self._messages(user), generate=True) if chat else user) + cue
+        return (*self._leading, *self._ids(text)) if doubled else self._encode(text)
+
+    def cued(self, user: str, cue: str, target: str, *, doubled: bool = False, apart: bool = False) -> Tokens:
+        """`cued_prompt` and, scored, a target without a terminator; spaces that begin it are its own.
+
+        Args:
+            apart: tokenise the target by itself, as ORT does, and not behind its prompt.
+        """
+        prompt = self.cued_prompt(user, cue, doubled=doubled)
+        chat = self._template is None
+        text = (self._chat(self._messages(user), generate=True) if chat else user) + cue
+        joint = (*self._leading, *self._ids(text + target)) if doubled else self._encode(text + target)
+        whole = not apart and joint[: len(prompt)] == prompt and len(joint) > len(prompt)
+        labels = joint[len(prompt) :] if whole else self._ids(target)
+        if not labels:
+            raise LetheError(
+                f"the answer {_beginning(target)} to {_beginning(user)} gives no token with this tokenizer; "
+                "mend the row or use another tokenizer"
+            )
+        return Tokens((*prompt, *labels), len(prompt))
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids, special tokens removed."""
         kept = [int(i) for i in ids if int(i) not in self.stop_ids]
