@@ -1,28 +1,39 @@
 """Rows from files, hub or mini world, checked and tokenised."""
 
 import hashlib
+import re
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import get_args
 
-from bench.data import mmlu, tofu, wmdp
+from bench.data import mmlu, ort, tofu, wmdp
 from bench.data.corpora import Corpora
+from bench.data.derived_forms import forms_of, remark
+from bench.data.rows import fingerprint
 from bench.data.types import Benchmark
 from bench.errors import LetheError, unknown
 
-BENCHMARKS: Mapping[str, ModuleType] = MappingProxyType({"tofu": tofu, "wmdp": wmdp, "mmlu": mmlu})
+BENCHMARKS: Mapping[str, ModuleType] = MappingProxyType({"tofu": tofu, "wmdp": wmdp, "mmlu": mmlu, "ort": ort})
 """What stands before the "/" of a benchmark's name, and the module with its `DEFAULT`, `known` and `load`."""
 
 LM_EVAL = "lm_eval:"
 """What stands before the name of a task of lm-evaluation-harness, or before the path of a file that defines one."""
+
+FORMS = ":forms"
+"""Behind a question/answer benchmark: its facts are asked in several forms as well, "tofu/forget10:forms"."""
+
+TARGETS = "ort/"
+"""What stands before the number or the name of a target, or before a range of numbers."""
 
 JUDGES = ("wmdp/chem", *mmlu.known())
 """Benchmarks without anything to forget."""
 
 
 def known() -> list[str]:
-    """Every benchmark name, in the order of the table; "lm_eval:" takes any task behind it and is not listed."""
+    """Every benchmark name, in the order of the table; "lm_eval:" takes any task behind it and is not listed, nor are
+    single targets and the forms of TOFU's splits."""
     return [name for module in BENCHMARKS.values() for name in module.known()]
 
 
@@ -36,11 +47,41 @@ def full_name(name: str) -> str:
         if not name.removeprefix(LM_EVAL).strip():
             raise LetheError(f"benchmark {name!r} names no task; write {LM_EVAL}arc_easy or {LM_EVAL}./my_task.yaml")
         return name
+    if name.endswith(FORMS):
+        asked = full_name(name.removesuffix(FORMS))
+        if not asked.startswith("tofu/"):
+            raise LetheError(
+                f"benchmark {name!r}: only question/answer benchmarks can be asked in other forms; write "
+                f"{tofu.DEFAULT}{FORMS}, or ort, which has forms of its own"
+            )
+        return asked + FORMS
     if name in BENCHMARKS:
         return BENCHMARKS[name].DEFAULT
+    if name.startswith(TARGETS) and name != TARGETS:
+        return name  # the data folder knows which targets there are
     if name not in known():
-        raise unknown("benchmark", name, [*known(), f"{LM_EVAL}TASK"])
+        others = [f"{TARGETS}1", f"{tofu.DEFAULT}{FORMS}", f"{LM_EVAL}TASK"]
+        raise unknown("benchmark", name, [*known(), *others])
     return name
+
+
+def expand(name: str, root: Path | None) -> list[str]:
+    """The requests that a name stands for: "ort" is one for every target there is."""
+    return [TARGETS + folder for folder in ort.targets(root)] if full_name(name) == ort.DEFAULT else [name]
+
+
+def collection(name: str) -> str:
+    """What requests share whose figures are averaged: all single targets are "ort".
+
+    >>> collection("ort/1_Stephen_King"), collection("ort/1-5"), collection("tofu/forget10")
+    ('ort', 'ort/1-5', 'tofu/forget10')
+    """
+    return ort.DEFAULT if re.fullmatch(r"ort/\d+_[^>]*", name) else name
+
+
+def taught(name: str) -> str:
+    """The benchmark whose models are asked about this one: one pair serves all targets, and all forms of a split."""
+    return ort.DEFAULT if family(name) == ort.DEFAULT else name.removesuffix(FORMS)
 
 
 def family(name: str) -> str:
@@ -86,4 +127,18 @@ def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora
         if file.is_file():
             digest.update(file.read_bytes())
         return Benchmark(name=benchmark, fingerprint=digest.hexdigest(), source="lm-evaluation-harness")
-    return BENCHMARKS[family(benchmark)].load(benchmark, root, limit=limit, corpora=corpora)
+    module = BENCHMARKS[family(benchmark)]
+    loaded = module.load(benchmark.removesuffix(FORMS), root, limit=limit, corpora=corpora)
+    return in_forms(loaded) if benchmark.endswith(FORMS) else loaded
+
+
+def in_forms(benchmark: Benchmark) -> Benchmark:
+    """The same benchmark with its facts as probes in several forms."""
+    probes = forms_of(benchmark)
+    return replace(
+        benchmark,
+        name=benchmark.name + FORMS,
+        probes=probes,
+        fingerprint=fingerprint({"rows": [benchmark.fingerprint], "probes": map(asdict, probes)}),
+        source=f"{benchmark.source}; {remark(benchmark)}",
+    )

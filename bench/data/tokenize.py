@@ -158,6 +158,10 @@ class Encoder:
             )
         return Tokens((*ids[:room], *labels), room)
 
+    def cued_text(self, user: str, cue: str) -> str:
+        """What `cued_prompt` tokenises."""
+        return (self._chat(self._messages(user), generate=True) if self._template is None else user) + cue
+
     def cued_prompt(self, user: str, cue: str, *, doubled: bool = False) -> tuple[int, ...]:
         """The ids of a user's turn and the beginning of the answer to it, the same under every protocol.
 
@@ -167,8 +171,7 @@ class Encoder:
         Args:
             doubled: keep the second BOS that comes of tokenising a rendered chat once more, as ORT and RWKU do.
         """
-        chat = self._template is None
-        text = (self._chat(self._messages(user), generate=True) if chat else user) + cue
+        text = self.cued_text(user, cue)
         return (*self._leading, *self._ids(text)) if doubled else self._encode(text)
 
     def cued(self, user: str, cue: str, target: str, *, doubled: bool = False, apart: bool = False) -> Tokens:
@@ -178,8 +181,7 @@ class Encoder:
             apart: tokenise the target by itself, as ORT does, and not behind its prompt.
         """
         prompt = self.cued_prompt(user, cue, doubled=doubled)
-        chat = self._template is None
-        text = (self._chat(self._messages(user), generate=True) if chat else user) + cue
+        text = self.cued_text(user, cue)
         joint = (*self._leading, *self._ids(text + target)) if doubled else self._encode(text + target)
         whole = not apart and joint[: len(prompt)] == prompt and len(joint) > len(prompt)
         labels = joint[len(prompt) :] if whole else self._ids(target)

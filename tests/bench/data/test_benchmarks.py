@@ -18,11 +18,12 @@ def test_every_name_is_known_and_of_the_family_in_front() -> None:
         "wmdp/chem",
         "mmlu",
         "mmlu/5shot",
+        "ort",
     ]
     for name in data.known():
         assert data.full_name(name) == name
         assert data.family(name) == name.partition("/")[0]
-    assert [data.full_name(name) for name in data.BENCHMARKS] == ["tofu/forget10", "wmdp", "mmlu"]
+    assert [data.full_name(name) for name in data.BENCHMARKS] == ["tofu/forget10", "wmdp", "mmlu", "ort"]
 
 
 def test_some_benchmarks_only_judge() -> None:

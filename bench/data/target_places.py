@@ -1,0 +1,198 @@
+"""Where targets are: folders in the data folder or subjects on the hub, and which of them a name means."""
+
+import difflib
+import itertools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import MappingProxyType
+
+from bench.data import rows
+from bench.data.files import Table, read_lines
+from bench.data.target_files import Target, read_array
+from bench.errors import LetheError, unknown
+
+FAMILY = "ort"
+"""What stands before the "/" of a benchmark's name."""
+
+FOLDERS = ("rwku/Target", "ort/Target", "ORT/Target")
+"""Where targets lie in a data folder; the first that is there is read."""
+
+BACKGROUND = "wikitext2"
+BACKGROUND_SPLITS = ("train", "valid", "test")
+"""The first that is there; any running text will do."""
+BACKGROUND_LINES = 2000
+
+HUB_NAME = "jinzhuoran/RWKU"
+HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
+HUB_REVISION = "main"
+"""The branch: no commit could be looked up when this was written. The fingerprint still tells one content from another,
+and the source names the branch."""
+
+HUB_SETS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "intro": ("forget_target", "train"),
+        "forget_level1": ("forget_level1", "test"),
+        "forget_level2": ("forget_level2", "test"),
+        "forget_level3": ("forget_level3", "test"),
+        "neighbor_level1": ("neighbor_level1", "test"),
+        "neighbor_level2": ("neighbor_level2", "test"),
+        "forget_mia": ("mia_forget", "test"),
+        "retain_mia": ("mia_retain", "test"),
+        "retain_mmlu": ("utility_general", "test"),
+        "retain_bbh": ("utility_reason", "test"),
+        "truthful": ("utility_truthfulness", "test"),
+        "triviaqa": ("utility_factuality", "test"),
+        "fluency": ("utility_fluency", "test"),
+        "positive": ("train_positive_llama3", "train"),
+        "pair": ("train_pair_llama3", "train"),
+        "reject": ("train_refusal_llama3", "train"),
+        "passage": ("train_original_passage", "train"),
+    }
+)
+"""Where the rows of a file are on the hub: configuration and split."""
+
+
+# which targets
+
+
+def place_of(root: Path | None) -> str:
+    """Where targets are, for messages."""
+    return f"{HUB_NAME} on the hub" if root is None else str(root / folder_of(root))
+
+
+def folder_of(root: Path) -> str:
+    """The folder of targets in the data folder, as a name."""
+    found = next((name for name in FOLDERS if (root / name).is_dir()), None)
+    if found is not None:
+        return found
+    if not root.is_dir():
+        raise LetheError(f"there is no folder {root}; --data takes the folder that holds {FOLDERS[0]}/")
+    above = [up for up in root.resolve().parents for name in FOLDERS if (up / name).is_dir()]
+    hint = f"; did you mean {above[0]}?" if above else ""
+    raise LetheError(f"the data folder {root} has no folder {FOLDERS[0]} in it, nor {' or '.join(FOLDERS[1:])}{hint}")
+
+
+def all_targets(root: Path | None) -> dict[str, Target]:
+    """Every target by its folder's name, in the order of their numbers."""
+    if root is None:
+        hub = cache(_hub_table)
+        table = hub("intro")
+        subjects = [rows.text(table, at, "target") for at in range(len(table.rows))]
+        named = {f"{n}_{subject.replace(' ', '_')}": subject for n, subject in enumerate(subjects, start=1)}
+        return {
+            name: Target(name, f"{HUB_NAME} ({subject})", partial(_hub_rows, hub, subject))
+            for name, subject in named.items()
+        }
+    place = root / folder_of(root)
+    found: dict[str, Path] = {}
+    for path in place.iterdir():
+        # Composed letters: a name that a Mac has unpacked is the same name.
+        name = unicodedata.normalize("NFC", path.name)
+        if path.is_dir() and re.fullmatch(r"[0-9]+_.+", name):
+            if name in found:
+                raise LetheError(f"{place} has two folders {name}, which differ in how letters are encoded; remove one")
+            found[name] = path
+    if not found:
+        raise LetheError(f"{place} has no folder such as 1_Stephen_King in it; copy RWKU's target folders there")
+    return {
+        name: Target(name, str(path), partial(_read_from, path), path)
+        for name, path in sorted(found.items(), key=lambda item: (number(item[0]), item[0]))
+    }
+
+
+def _read_from(folder: Path, stem: str) -> Table | None:
+    return read_array(folder / f"{stem}.json")
+
+
+def number(name: str) -> int:
+    """The number in front of a folder's name."""
+    return int(name.partition("_")[0])
+
+
+def choose(name: str, there: Mapping[str, Target], place: str) -> tuple[str, list[Target]]:
+    """The benchmark's name in its one spelling, and its targets."""
+    family, _, wanted = unicodedata.normalize("NFC", name).partition("/")
+    if family != FAMILY:
+        raise unknown("benchmark", name, [FAMILY])
+    if not wanted:
+        return FAMILY, list(there.values())
+    if wanted in there:
+        return f"{FAMILY}/{wanted}", [there[wanted]]
+    span = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", wanted)
+    if span is None:
+        near = difflib.get_close_matches(wanted, there, n=1, cutoff=0.5)
+        hint = f"did you mean {FAMILY}/{near[0]}? " if near else ""
+        raise LetheError(f"benchmark {name!r}: {place} has no target {wanted!r}; {hint}there: {_listed(there)}")
+    first, last = int(span[1]), int(span[2] or span[1])
+    if first > last:
+        raise LetheError(f"benchmark {name!r}: the range runs backwards; write {FAMILY}/{last}-{first}")
+    numbers = Counter(map(number, there))
+    missing = list(itertools.islice((n for n in range(first, last + 1) if n not in numbers), 11))
+    if missing:
+        raise LetheError(f"benchmark {name!r}: {place} has no target {_listed(missing)}; there: {_listed(there)}")
+    if twice := [n for n in range(first, last + 1) if numbers[n] > 1]:
+        same = [folder for folder in there if number(folder) == twice[0]]
+        raise LetheError(
+            f"benchmark {name!r}: {place} has {len(same)} targets with the number {twice[0]} ({', '.join(same)}); "
+            f"write the whole name, {FAMILY}/{same[0]}"
+        )
+    found = [folder for folder in there if first <= number(folder) <= last]
+    canonical = f"{first}-{last}" if span[2] else found[0]
+    return f"{FAMILY}/{canonical}", [there[folder] for folder in found]
+
+
+def _listed(names: Iterable[object]) -> str:
+    shown = list(map(str, names))
+    return ", ".join(shown[:10]) + (" and more" if len(shown) > 10 else "")
+
+
+def check_distinct(chosen: Sequence[Target]) -> None:
+    """No two targets of a request are the same person."""
+    first: dict[str, str] = {}
+    for target in chosen:
+        if target.subject in first:
+            raise LetheError(
+                f"targets {first[target.subject]} and {target.name} are both about {target.subject!r}; "
+                "remove one of the two"
+            )
+        first[target.subject] = target.name
+
+
+# the hub
+
+
+def _hub_table(stem: str) -> Table:
+    config, split = HUB_SETS[stem]
+    return rows.read_hub(HUB_NAME, config, HUB_REVISION, split=split, folder=FOLDERS[0])
+
+
+def _hub_rows(hub: Callable[[str], Table], subject: str, stem: str) -> Table | None:
+    """The rows about one subject, None where there are none or RWKU has no such set."""
+    if stem not in HUB_SETS:
+        return None
+    table, name = hub(stem), "target" if stem == "intro" else "subject"
+    kept = [at for at, row in enumerate(table.rows) if row.get(name) == subject]
+    if not kept:
+        return None
+    return Table(table.source, [table.rows[at] for at in kept], table.unit, [table.numbers[at] for at in kept])
+
+
+# texts about anything
+
+
+def read_background(root: Path | None) -> tuple[tuple[str, ...], str]:
+    """Running text, and a remark that names it."""
+    if root is None:
+        name, config = HUB_WIKITEXT
+        table = rows.read_hub(name, config, HUB_REVISION, folder=BACKGROUND)
+        lines = [line for row in table.rows if (line := str(row.get("text", "")).strip())]
+        return tuple(lines[:BACKGROUND_LINES]), f", background {table.source}@{HUB_REVISION}"
+    for split in BACKGROUND_SPLITS:
+        path = root / BACKGROUND / f"{split}.txt"
+        if path.is_file():
+            return tuple(read_lines(path)[:BACKGROUND_LINES]), f", background {BACKGROUND}/{split}"
+    return (), ", no background texts"
