@@ -1,13 +1,14 @@
 """Loading models, choosing a device, and the few facts about an architecture that Lethe needs."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
+from bench.cache import default_cache_dir
 from bench.errors import LetheError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Loaded:
     tokenizer: "PreTrainedTokenizerBase"
     name: str
     """Hub id or path as the user gave it."""
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """Where what is computed from the model alone may be kept for the next run."""
 
     @property
     def device(self) -> torch.device:
@@ -111,6 +114,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
             f"no tokenizer found for model {name!r}: {_first(error)}; give a {where} that holds one "
             "(a hub id needs a network and, for gated models, access granted on its page)"
         ) from error
+
+
+def depth_of(name: str, *, trust_remote_code: bool = False) -> int:
+    """How many decoder blocks a model has, without its weights."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise LetheError(f"the configuration of model {name!r} cannot be read: {_first(error)}") from error
+    return config.get_text_config().num_hidden_layers
 
 
 def _first(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +50,18 @@ class Diverged(LetheError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """Tokenised examples by role; `refusal[i]` answers the question of `forget[i]`."""
+    """Tokenised examples by role; `refusal[i]` answers the question of `forget[i]`, where there are both."""
 
-    forget: tuple[Tokens, ...]
+    forget: tuple[Tokens, ...] = ()
     retain: tuple[Tokens, ...] = ()
     refusal: tuple[Tokens, ...] = ()
     topics: tuple[int, ...] = ()
     """The number of each forget example's topic, from 0; empty where all are of one."""
+
+    @property
+    def size(self) -> int:
+        """How many examples an epoch goes through: those to forget or, where only refusals are taught, these."""
+        return len(self.forget or self.refusal)
 
     def of(self, role: str) -> tuple[Tokens, ...]:
         return {FORGET: self.forget, RETAIN: self.retain, REFUSAL: self.refusal}[role]
@@ -155,8 +160,10 @@ class Optimisation:
     """None for no clipping."""
     max_steps: int | None = None
     """At most this many optimizer steps; None for no bound."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """What the learning rate does after its warm-up: falls linearly to zero, or stays."""
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    """What the learning rate does after its warm-up: falls to zero linearly or along half a cosine, or stays."""
+    warmup_steps: int | None = None
+    """Steps of the warm-up, in place of `warmup_epochs`."""
 
     def epoch_steps(self, groups: Sequence[int]) -> int:
         """Optimizer steps of an epoch over groups of these sizes that never share a step; short batches count."""
@@ -168,10 +175,43 @@ class Optimisation:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def learning_rate(self, step: int, steps: int, warmup: int) -> float:
-        """Of step 0, 1, ... of `steps`, the first `warmup` of which rise to it."""
+        """Of step 0, 1, ... of `steps`, the first `warmup` of which rise to it.
+
+        After the warm-up as in transformers' get_linear_schedule_with_warmup and get_cosine_schedule_with_warmup.
+        Deviates: in those the first step of a warm-up has a rate of zero and trains nothing.
+        """
         if step < warmup:
             return self.lr * (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
         return self.lr if self.schedule == "constant" else self.lr * (steps - step) / max(1, steps - warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Looks at the model on its way through the training, which goes on as if nobody had looked."""
+
+    looks: int
+    """How often: after equally spaced steps, the last of which is the last step."""
+    look: Callable[[int, float], float]
+    """Given the step and the epochs done; returns how good the model is, NaN where that cannot be said."""
+    patience: int | None = None
+    """Stop after so many looks in a row without a gain and keep the weights of the best look; None trains to the end
+    and keeps the last ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("looks", "patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def after(self, steps: int) -> frozenset[int]:
+        """The steps of `steps`, counted from 1, after which it looks; fewer than `looks` where there are fewer steps.
+
+        >>> sorted(Watch(looks=4, look=lambda step, epoch: 0.0).after(10))
+        [2, 5, 8, 10]
+        """
+        return frozenset(max(1, round(steps * look / self.looks)) for look in range(1, self.looks + 1))
 
 
 @dataclass(kw_only=True)
@@ -180,8 +220,12 @@ class TrainLog:
 
     steps: list[dict] = field(default_factory=list)
     seconds: float = 0.0
+    """Without those spent looking."""
     tokens: int = 0
     """Tokens of all trained sequences, without padding."""
+    looking_seconds: float = 0.0
+    stopping: dict[str, Any] = field(default_factory=dict)
+    """With early stopping: which step's weights were kept, and where the training ended."""
 
 
 def train(
@@ -197,6 +241,7 @@ def train(
     needs_retain: bool = False,
     fresh: bool = True,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    watch: Watch | None = None,
 ) -> TrainLog:
     """Minimise the objective over what the attachment lets move.
 
@@ -205,6 +250,7 @@ def train(
         needs_retain: the adapter reads retain rows even where the objective does not.
         fresh: the attachment is new, so the reference is the model without it; else the model as it is now.
         progress: told (step, steps, terms) after every step.
+        watch: looks at the model on its way, the adapter active and its weights as they train.
 
     Raises:
         Diverged: a loss or gradient was not finite.
@@ -259,6 +305,7 @@ def train(
     model.zero_grad(set_to_none=True)
     optimizer.zero_grad(set_to_none=True)
     log = TrainLog()
+    watching = None if watch is None else _Watching(watch, loop, attachment, optimizer, device)
     for step, indices in enumerate(loop.batches()):
         for group in optimizer.param_groups:
             group["lr"] = loop.learning_rate(step)
@@ -278,9 +325,67 @@ def train(
         log.steps.append(entry)
         if progress is not None:
             progress(step + 1, loop.steps, terms)
-    log.seconds = time.perf_counter() - started
+        if watching is not None and watching.enough(step + 1):
+            break
+    if watching is not None:
+        log.stopping = watching.finish(len(log.steps))
+        log.looking_seconds = watching.seconds
+    log.seconds = time.perf_counter() - started - log.looking_seconds
     log.tokens = loop.tokens
     return log
+
+
+class _Watching:
+    """One run as its `Watch` follows it: what the best look saw, and when to stop."""
+
+    def __init__(
+        self,
+        watch: Watch,
+        loop: "_Loop",
+        attachment: Attachment,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+    ) -> None:
+        self.seconds = 0.0
+        self._watch, self._loop, self._device = watch, loop, device
+        self._dtype = attachment.compute_dtype
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._after = watch.after(loop.steps)
+        self._best: tuple[float, int, list[Tensor]] | None = None
+        self._without_gain = 0
+
+    def enough(self, step: int) -> bool:
+        """Look where it is time to, after `step` steps; whether the training should end here."""
+        if step not in self._after:
+            return False
+        started = time.perf_counter()
+        with torch.no_grad(), autocast(self._device, self._dtype):
+            score = self._watch.look(step, step / self._loop.epoch_steps)
+        if self._watch.patience is not None:
+            # The first look is kept whatever it saw: a run that is never any good still ends with weights.
+            if self._best is None or score > self._best[0] or (math.isnan(self._best[0]) and not math.isnan(score)):
+                self._best = score, step, [p.detach().to("cpu", copy=True) for p in self._parameters]
+                self._without_gain = 0
+            else:
+                self._without_gain += 1
+        self.seconds += time.perf_counter() - started
+        return self._watch.patience is not None and self._without_gain >= self._watch.patience
+
+    @torch.no_grad()
+    def finish(self, trained: int) -> dict[str, Any]:
+        """Put the best look's weights back; what the record says of it, nothing without early stopping."""
+        if self._best is None:
+            return {}
+        score, kept, weights = self._best
+        if kept != trained:
+            for parameter, weight in zip(self._parameters, weights, strict=True):
+                parameter.copy_(weight)
+        return {
+            "kept_step": kept,
+            "last_step": trained,
+            "planned_steps": self._loop.steps,
+            "validation_score": None if math.isnan(score) else score,
+        }
 
 
 class _Loop:
@@ -298,14 +403,13 @@ class _Loop:
     ) -> None:
         self.objective, self.attachment, self.data, self.opt = objective, attachment, data, optimisation
         self.roles, self.batch_tokens, self.seed = roles, batch_tokens, seed
-        topics = sorted({data.topic(i) for i in range(len(data.forget))}) if objective.alternates_topics else [None]
-        self.groups = [
-            [i for i in range(len(data.forget)) if topic is None or data.topic(i) == topic] for topic in topics
-        ]
+        topics = sorted({data.topic(i) for i in range(data.size)}) if objective.alternates_topics else [None]
+        self.groups = [[i for i in range(data.size) if topic is None or data.topic(i) == topic] for topic in topics]
         """The forget examples, apart by what may not share a step."""
         sizes = [len(group) for group in self.groups]
         self.epoch_steps, self.steps = optimisation.epoch_steps(sizes), optimisation.steps(*sizes)
-        self.warmup = round(optimisation.warmup_epochs * self.epoch_steps)
+        given = optimisation.warmup_steps
+        self.warmup = round(optimisation.warmup_epochs * self.epoch_steps) if given is None else given
         self.tokens = 0
         self.scale = 1.0
         """What losses are multiplied with on their way through float16 activations, where small gradients vanish."""
@@ -324,7 +428,7 @@ class _Loop:
 
     def _epoch(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
         """One epoch's steps: a batch of each group in turn, those with more examples going on alone."""
-        order = epoch_order(self.seed, epoch, len(self.data.forget))
+        order = epoch_order(self.seed, epoch, self.data.size)
         place = {index: at for at, index in enumerate(order)}
         queues = [sorted(group, key=place.__getitem__) for group in self.groups]
         size = self.opt.batch_size

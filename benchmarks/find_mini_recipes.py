@@ -2,25 +2,29 @@
 
     python benchmarks/find_mini_recipes.py --benchmark tofu/forget10 --trials 15
     python benchmarks/find_mini_recipes.py --benchmark wmdp --trials 15
+    python benchmarks/find_mini_recipes.py --benchmark ort --trials 12
 
-Every trial is drawn from its method's grid below by a generator seeded with the method's name. It is trained and
+Every trial is drawn from its method's grid in methods/grids.py by a generator seeded with the method's name. It is trained and
 scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of bench.mini.world.SEED).
 What is left of the forget set is a mean over both worlds, what is kept of `original` that of the worse one; `TofuTask`
 and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least
 left, the one that keeps most, for documents with 0.01 taken as equal. (Two retrained models of TOFU that differ only in
-their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) A trial that diverges in any world is never chosen.
+their seed lie 0.125 to 0.175 apart, so less than 0.1 says nothing.) On ORT the recipe is the trial with the highest
+score, a mean over both worlds and their first targets; `OrtTask` says of what. A trial that diverges in any world is
+never chosen.
 All trials are stored in methods/mini_recipes.json beside the chosen ones. Interrupted, it goes on where it stopped;
 with --methods several processes can share the work and the log, and `--choose` then decides among the trials that are
 done.
 """
 
 import argparse
-import itertools
 import json
+import math
 import random
+import re
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,16 +35,21 @@ from bench import data
 from bench.cache import default_cache_dir
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
+from bench.errors import LetheError
 from bench.fields import with_fields
 from bench.mini.build import mini_models, world
+from bench.mini.world import SEED
 from bench.models import load_model
 from bench.scorer import Scorer
 from bench.spec import parse_methods
 from bench.train import Diverged
+from evaluators.forms import FormsEvaluator
 from evaluators.mmlu import MmluEvaluator
+from evaluators.rwku_utility import UtilityEvaluator
 from evaluators.tofu import TofuEvaluator
 from evaluators.wmdp import WmdpEvaluator
-from methods import METHODS
+from methods import METHODS, TRAINED
+from methods.grids import mini_grid
 from methods.recipes import MINI_RECIPES
 
 WORLD_SEEDS = (1, 2)
@@ -49,45 +58,35 @@ NOISE = 0.1
 CHANCE = 0.25
 """Accuracy of a guess among four."""
 
-FULL = {"lr": [1e-4, 2e-4, 3e-4, 5e-4, 1e-3], "epochs": [5, 10, 20], "batch_size": [8], "warmup_epochs": [0]}
-LORA = {"lr": [1e-3, 2e-3, 5e-3, 1e-2], "epochs": [5, 10, 20], "batch_size": [8], "warmup_epochs": [0], "r": [4, 8]}
-GRUN = {
-    "lr": [2e-3, 5e-3, 1e-2],
-    "epochs": [10, 20, 40],
-    "batch_size": [8],
-    "layers": [(1, 2), (2, 3), (1, 2, 3), (0, 1, 2, 3)],
-    "rank": [4, 16],
-    "gate": ["linear", "mlp_3"],
-    "gate_weight": [1, 10],
-}
-ON_DOCUMENTS = {"epochs": [5, 10]}
-"""A step on documents costs several times one on questions."""
-GRUN_ON_DOCUMENTS = {**ON_DOCUMENTS, "position": ["all"], "prompt_share": [0.2, 0.8]}
-"""A gate that has only ever read one place inside a text opens at no question, so every token has its own here; the
-authors' position is searched for, and shown, under a label that names it."""
-SELECTED = {"lr": [2e-3, 5e-3], "epochs": [5, 10], "batch_size": [8], "max_steps": [None]}
-STEERING = {"steering_coeff": [50, 100], "retain_weight": [1, 10], "layer": [1, 2]}
-OBJECTIVE = {
-    "ga": {},
-    "gd": {"retain_weight": [1, 2, 5]},
-    "npo": {"beta": [0.05, 0.1, 0.2], "forget_weight": [1, 5], "retain_weight": [1, 5]},
-    "simnpo": {"beta": [2.5, 4.5], "forget_weight": [0.125, 0.5, 1]},
-    "dpo": {"beta": [0.05, 0.1, 0.5], "retain_weight": [1, 5]},
-    "idk": {"retain_weight": [1, 5]},
-}
-RMU_OBJECTIVE = {
-    "": {**SELECTED, **STEERING},
-    "lora": {**LORA, **STEERING},
-    "grun": {**GRUN, "steering_coeff": [20, 100, 300], "retain_weight": [1, 10]},  # reads the last edited block
-}
+TARGETS = 3
+"""How many targets of a world a trial is made for."""
+FLUENCY_TOKENS = 64
+BIOGRAPHY = re.compile(r"biography of (?P<name>.+)\.$")
+"""How the texts that mini models read ask for one."""
+
+
+def known_name(root: Path) -> str:
+    """Somebody whom the models of a mini world know and who is not to be forgotten.
+
+    Raises:
+        LetheError: the world's texts ask for nobody's biography.
+    """
+    texts = [json.loads(line) for line in (root / "corpus" / "ort.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = [BIOGRAPHY.search(text["question"]) for text in texts if "question" in text and "target" not in text]
+    names = [match["name"] for match in found if match]
+    if not names:
+        raise LetheError(f"{root}/corpus/ort.jsonl asks for the biography of nobody but targets; write the world anew")
+    return names[-1]  # the first ones are neighbors of targets, by whom methods are judged
 
 
 @dataclass
 class TofuTask:
     """Left: the mean of KS D and forget ROUGE-L. Kept: the lower of model utility and retain ROUGE-L."""
 
-    benchmark: Benchmark
-    labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=answer]", "grun_npo[position=all]"]
+    requests: Sequence[Benchmark]
+    labels: ClassVar[list[str]] = [*TRAINED, "grun_npo[position=answer]", "grun_npo[position=all]"]
+    compared: ClassVar[tuple[str, ...]] = ("retrained", "original")
+    noise: ClassVar[float] = NOISE
     kept: ClassVar[tuple[str, ...]] = ("model_utility", "retain_rouge_l_recall")
     noted: ClassVar[tuple[str, ...]] = ("forget_quality", "forget_ks_d", "forget_rouge_l_recall", *kept)
     equally_kept: ClassVar[float] = 0.0
@@ -100,10 +99,10 @@ class TofuTask:
     def __post_init__(self) -> None:
         self.rows: dict[str, list[dict]] = {}
 
-    def score(self, scorer: Scorer, model: str) -> dict[str, float]:
+    def score(self, scorer: Scorer, model: str, request: Benchmark) -> dict[str, float]:
         """The metrics of a model; "retrained" must come first, then "original"."""
         evaluator = TofuEvaluator()
-        rows = evaluator.score(scorer, self.benchmark)
+        rows = evaluator.score(scorer, request)
         if model == "retrained":
             self.rows[model] = rows
         return {m.name: m.value for m in evaluator.summarize(rows, self.rows["retrained"])}
@@ -121,9 +120,11 @@ class TofuTask:
 class WmdpTask:
     """Left: the share of original's WMDP accuracy above chance. Kept: the share of its MMLU accuracy."""
 
-    benchmark: Benchmark
+    requests: Sequence[Benchmark]
     judged: Benchmark
-    labels: ClassVar[list[str]] = [*METHODS, "grun_npo[position=last_prompt]", "grun_rmu[position=last_prompt]"]
+    labels: ClassVar[list[str]] = [*TRAINED, "grun_npo[position=last_prompt]", "grun_rmu[position=last_prompt]"]
+    compared: ClassVar[tuple[str, ...]] = ("retrained", "original")
+    noise: ClassVar[float] = NOISE
     kept: ClassVar[tuple[str, ...]] = ("mmlu_accuracy",)
     equally_kept: ClassVar[float] = 0.01
     """A question in 120 is no difference."""
@@ -133,10 +134,10 @@ class WmdpTask:
         "world); of those within 0.01 of that the one that leaves least"
     )
 
-    def score(self, scorer: Scorer, model: str) -> dict[str, float]:
+    def score(self, scorer: Scorer, model: str, request: Benchmark) -> dict[str, float]:
         """The metrics of a model."""
         found = {}
-        for evaluator, benchmark in ((WmdpEvaluator(), self.benchmark), (MmluEvaluator(), self.judged)):
+        for evaluator, benchmark in ((WmdpEvaluator(), request), (MmluEvaluator(), self.judged)):
             found |= {m.name: m.value for m in evaluator.summarize(evaluator.score(scorer, benchmark))}
         return found
 
@@ -153,24 +154,78 @@ class WmdpTask:
         }
 
 
-Task = TofuTask | WmdpTask
-TASKS: dict[str, type[TofuTask] | type[WmdpTask]] = {"tofu": TofuTask, "wmdp": WmdpTask}
+@dataclass
+class OrtTask:
+    """Left: 1 less the harmonic mean of forgetting, of what is kept of neighbors, and of utility, each within 0..1."""
+
+    requests: Sequence[Benchmark]
+    labels: ClassVar[list[str]] = [
+        *(prefix + name for prefix in ("", "lora_") for name in ("ga", "npo", "dpo", "rt")),
+        "grun_npo",
+        "grun_rt",
+        "rocr",
+    ]
+    compared: ClassVar[tuple[str, ...]] = ("original",)
+    noise: ClassVar[float] = 0.0
+    kept: ClassVar[tuple[str, ...]] = ()
+    noted: ClassVar[tuple[str, ...]] = ("mean_forgetting", "form_gap", "neighbor_retention", "ort_utility")
+    equally_kept: ClassVar[float] = 0.0
+    criterion: ClassVar[str] = (
+        "the trial with the highest score, the mean over worlds and targets of the harmonic mean of mean_forgetting, "
+        "neighbor_retention and ort_utility, each within 0..1; rocr's unrelated_subject is in every world a person of "
+        "that world whom nothing else is about"
+    )
+    rows: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Attacks, look-alikes and membership tests are left for the tables: nothing is chosen by them."""
+        self.requests = [
+            replace(
+                request,
+                probes=tuple(p for p in request.probes if p.part != "locality" and p.form != "aa"),
+                utility=replace(request.utility, forget_texts=(), retain_texts=()),
+            )
+            for request in self.requests
+        ]
+
+    def score(self, scorer: Scorer, model: str, request: Benchmark) -> dict[str, float]:
+        """The metrics of a model about one target; "original" must come first."""
+        found = {}
+        utility = UtilityEvaluator(reasoning=False, fluency_tokens=FLUENCY_TOKENS)
+        for evaluator in (FormsEvaluator(max_new_tokens=0), utility):
+            rows, key = evaluator.score(scorer, request), (evaluator.name, request.name)
+            if model == "original":
+                self.rows[key] = rows
+            found |= {m.name: m.value for m in evaluator.summarize(rows, self.rows[key])}
+        return found
+
+    @classmethod
+    def left(cls, trial: Mapping[str, Any]) -> float:
+        return 1 - trial["score"]
+
+    def noted_of(self, metrics: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
+        noted = {name: metrics[name] for name in self.noted if math.isfinite(original[name])}
+        if bad := [name for name, value in noted.items() if not math.isfinite(value)]:
+            raise Diverged(f"{', '.join(bad)} could not be computed", [])
+        parts = [min(1.0, max(0.0, value)) for name, value in noted.items() if name != "form_gap"]
+        return {**noted, "score": statistics.harmonic_mean(parts)}
 
 
-def grid(label: str, family: str = "tofu") -> list[dict[str, Any]]:
-    """All points of a method's grid: its adapter's and its objective's fields."""
-    base = parse_methods(label)[0].base
-    adapter, objective = base.rpartition("_")[0], base.rpartition("_")[2]
-    if objective == "rmu":
-        space: dict[str, list] = RMU_OBJECTIVE[adapter]
-    else:
-        space = {**{"": FULL, "lora": LORA, "grun": GRUN}[adapter], **OBJECTIVE[objective]}
-    if family == "wmdp":
-        space = {**space, **(GRUN_ON_DOCUMENTS if adapter == "grun" else ON_DOCUMENTS)}
-    return [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
+Task = TofuTask | WmdpTask | OrtTask
+TASKS: dict[str, type[TofuTask] | type[WmdpTask] | type[OrtTask]] = {"tofu": TofuTask, "wmdp": WmdpTask, "ort": OrtTask}
 
 
-def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) -> dict[str, Any]:
+def task_of(name: str, root: Path) -> Task:
+    """What is trained on and scored in a world."""
+    family = data.family(name)
+    if family == "ort":
+        folders = data.expand(name, root)[:TARGETS]
+        return OrtTask([data.load(folder, root) for folder in folders])
+    benchmark = data.load(name, root)
+    return WmdpTask([benchmark], data.load("mmlu", root)) if family == "wmdp" else TofuTask([benchmark])
+
+
+def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask] | type[OrtTask]) -> dict[str, Any]:
     """The recipe among a method's trials, one entry per trial and world; see the top of this file."""
     candidates = []
     for fields in {json.dumps(t["fields"]): t["fields"] for t in trials}.values():
@@ -178,10 +233,12 @@ def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) 
         if any("diverged" in t for t in worlds):
             continue
         left = statistics.mean(task.left(t) for t in worlds)
-        kept = min(t[f"kept_{metric}"] for t in worlds for metric in task.kept)
+        kept = min((t[f"kept_{metric}"] for t in worlds for metric in task.kept), default=1.0)
         candidates.append({"fields": fields, "left": left, "kept": kept})
+    if not candidates:
+        raise LetheError(f"every trial of {trials[0]['method']} diverged; see the log, and mend its grid")
     lowest = min(c["left"] for c in candidates)
-    near = [c for c in candidates if c["left"] <= lowest + NOISE + 1e-9]
+    near = [c for c in candidates if c["left"] <= lowest + task.noise + 1e-9]
     most = max(c["kept"] for c in near)
     # The first of equals: where nothing kept is taken for equal, that is the one that keeps most.
     equal = [c for c in near if c["kept"] >= most - task.equally_kept]
@@ -190,7 +247,7 @@ def choose(trials: list[dict[str, Any]], task: type[TofuTask] | type[WmdpTask]) 
 
 def drawn(label: str, trials: int, family: str = "tofu") -> list[dict[str, Any]]:
     """The fields of a method's trials."""
-    points = grid(label, family)
+    points = mini_grid(label, family)
     return json.loads(json.dumps(random.Random(label).sample(points, min(trials, len(points)))))
 
 
@@ -214,25 +271,31 @@ def run_world(
     console = Console(highlight=False)
     root = world(cache_dir, seed)
     models = mini_models(root, name, cache_dir)
-    benchmark = data.load(name, root)
-    task: Task = WmdpTask(benchmark, data.load("mmlu", root)) if data.family(name) == "wmdp" else TofuTask(benchmark)
-    for model, path in (("retrained", models.retrained), ("original", models.original)):
+    task = task_of(name, root)
+    for model in task.compared:
+        path = models.retrained if model == "retrained" else models.original
         loaded = load_model(str(path), device=torch.device("cpu"), dtype=torch.float32)
         encoder = Encoder(loaded.tokenizer)
-        original = task.score(Scorer(loaded.model, encoder), model)
+        original = [task.score(Scorer(loaded.model, encoder), model, request) for request in task.requests]
     for label, fields in todo:
         method = parse_methods(label)[0]
-        configured = with_fields(METHODS[method.base], {**fields, **dict(method.fields)}, where=label)
+        own = {"unrelated_subject": known_name(root)} if method.base == "rocr" else {}
+        configured = with_fields(METHODS[method.base], {**fields, **own, **dict(method.fields)}, where=label)
         trial = {"method": label, "world": seed, "fields": fields}
+        noted: list[dict[str, float]] = []
         try:
-            unlearned = configured.unlearn(loaded, encoder, benchmark, seed=0, batch_tokens=16384)
-        except Diverged as error:
+            for request, before in zip(task.requests, original, strict=True):
+                unlearned = configured.unlearn(loaded, encoder, request, seed=0, batch_tokens=16384)
+                try:
+                    metrics = task.score(Scorer(loaded.model, encoder), "unlearned", request)
+                finally:
+                    unlearned.restore()
+                noted.append(task.noted_of(metrics, before))
+        except LetheError as error:  # it diverged, or these fields leave nothing to write
             trial["diverged"] = str(error)
         else:
-            try:
-                trial |= task.noted_of(task.score(Scorer(loaded.model, encoder), "unlearned"), original)
-            finally:
-                unlearned.restore()
+            keys = dict.fromkeys(key for found in noted for key in found)
+            trial |= {key: statistics.mean(found[key] for found in noted if key in found) for key in keys}
         done.append(trial)
         with log.open("a") as file:
             file.write(json.dumps(trial) + "\n")
@@ -252,7 +315,7 @@ def write(families: Mapping[str, Mapping[str, Any]]) -> None:
 def main() -> None:
     """Run the trials that are missing, then choose."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--benchmark", default="tofu/forget10", help="a split of tofu, or wmdp (default: %(default)s)")
+    p.add_argument("--benchmark", default="tofu/forget10", help="a split of tofu, wmdp or ort (default: %(default)s)")
     p.add_argument("--trials", type=int, default=15, help="per method (default: 15)")
     p.add_argument("--cache-dir", type=Path, default=default_cache_dir())
     p.add_argument("--log", type=Path, help="trials so far, one a line (default: out/mini_trials_FAMILY.jsonl)")
@@ -274,6 +337,8 @@ def main() -> None:
     whole = {label: whole_trials(label, options.trials, family, done) for label in task.labels}
     whole = {label: trials for label, trials in whole.items() if trials}
     best = {label: choose(trials, task) for label, trials in whole.items()}
+    # The world of the tables has people of its own: nothing was tried with this name.
+    own = {"rocr": {"unrelated_subject": known_name(world(options.cache_dir, SEED))}} if "rocr" in best else {}
     recorded = json.loads(MINI_RECIPES.read_text())
     recorded[family] = {
         "search": {
@@ -283,7 +348,7 @@ def main() -> None:
             "trials": {label: len(trials) // len(WORLD_SEEDS) for label, trials in whole.items()},
             "criterion": task.criterion,
         },
-        "recipes": {label: trial["fields"] for label, trial in best.items()},
+        "recipes": {label: trial["fields"] | own.get(label, {}) for label, trial in best.items()},
         "trials": [trial for trials in whole.values() for trial in trials],
     }
     write(recorded)

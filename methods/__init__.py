@@ -1,8 +1,9 @@
-"""The table of methods, in leaderboard order: every objective with every adapter."""
+"""The table of methods, in leaderboard order: every objective with every adapter, then edits that train nothing."""
 
 from dataclasses import replace
 from typing import Any
 
+from bench.executor import Method
 from bench.fields import with_fields
 from methods.base import Adapter, GradientMethod
 from methods.ga import GA, GradDiff
@@ -11,6 +12,8 @@ from methods.idk import DPO, IDK
 from methods.lora import LoRA
 from methods.npo import NPO, SimNPO
 from methods.rmu import RMU
+from methods.rocr import ROCR
+from methods.rt import RT
 
 OBJECTIVES: dict[str, GradientMethod] = {
     "ga": GA(),
@@ -19,6 +22,7 @@ OBJECTIVES: dict[str, GradientMethod] = {
     "simnpo": SimNPO(),
     "dpo": DPO(),
     "idk": IDK(),
+    "rt": RT(),
     "rmu": RMU(),
 }
 ADAPTERS: dict[str, Adapter | None] = {"": None, "lora_": LoRA(), "grun_": GRUN()}
@@ -44,7 +48,7 @@ edit, and leave the edited token out; the preset `grun-published` does as they d
 `retain_loss=kl_padded`.
 """
 
-METHODS: dict[str, GradientMethod] = {
+TRAINED: dict[str, GradientMethod] = {
     prefix + name: with_fields(
         objective if adapter is None else replace(objective, adapter=adapter),
         PAPER_PAIRS.get(prefix + name, {}),
@@ -53,3 +57,4 @@ METHODS: dict[str, GradientMethod] = {
     for prefix, adapter in ADAPTERS.items()
     for name, objective in OBJECTIVES.items()
 }
+METHODS: dict[str, Method] = {**TRAINED, "rocr": ROCR()}

@@ -12,16 +12,21 @@ from torch import Tensor, nn
 
 from bench.activations import Reading
 from bench.data.tokenize import Encoder
-from bench.data.types import QA, Benchmark, Document, Tokens
+from bench.data.types import QA, Benchmark, Document, Preference, Tokens
 from bench.errors import LetheError
 from bench.forward import Rows
 from bench.logprobs import Answers, token_kl
+from bench.model_card import Saved
 from bench.models import Loaded
 from bench.policy import FORGET, REFUSAL, RETAIN, Batch, Policy
-from bench.train import Objective, Optimisation, TrainingSet, TrainLog, train
+from bench.train import Objective, Optimisation, TrainingSet, TrainLog, Watch, train
 from methods.refusals import draw_refusals
 
 Progress = Callable[[int, int, dict[str, float]], None]
+
+Corpus = Literal["texts", "rejections", "refusal", "fabricated"]
+"""What an objective trains on: what a benchmark asks to forget; its questions with a refusal each, where it has some;
+or its preferences of one kind, for a refusal or for a fabrication over the truth."""
 
 
 class Attached(ABC):
@@ -46,7 +51,7 @@ class Attached(ABC):
         """Restore the model as it was before, to the last bit. Once more changes nothing."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Saved:
         """Write what was trained, in the format of the library that it belongs to."""
 
     @contextmanager
@@ -89,16 +94,18 @@ class Adapter(ABC):
     epochs: int
     batch_size: int
     warmup_epochs: float = 0.0
+    warmup_steps: int | None = None
+    """Optimizer steps of the warm-up; None for those of `warmup_epochs`."""
     weight_decay: float = 0.0
     clip_norm: float | None = 1.0
     """Longest gradient; None for no clipping."""
     max_steps: int | None = None
     """At most this many optimizer steps; None for as many as the epochs have."""
-    schedule: Literal["linear", "constant"] = "linear"
-    """After its warm-up the learning rate falls linearly to zero, or stays."""
+    schedule: Literal["linear", "constant", "cosine"] = "linear"
+    """After its warm-up the learning rate falls to zero, linearly or along half a cosine, or stays."""
     max_tokens: tuple[int, ...] = (512,)
     """Documents are cut here: those of the n-th topic at the n-th number or, where there are fewer, at the last; those
-    to keep at the first."""
+    to keep at the first, and so are preferences, prompt included."""
     prompt_share: float = 0.0
     """Share of a document's tokens that count as prompt: read, but not scored."""
 
@@ -113,8 +120,8 @@ class Adapter(ABC):
             raise ValueError(f"max_tokens must be at least 2, got {', '.join(map(str, self.max_tokens)) or 'none'}")
         if not 0 <= self.prompt_share < 1:
             raise ValueError(f"prompt_share must be within 0 and below 1, got {self.prompt_share}")
-        for name in ("warmup_epochs", "weight_decay"):
-            if getattr(self, name) < 0:
+        for name in ("warmup_epochs", "warmup_steps", "weight_decay"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     @property
@@ -124,6 +131,7 @@ class Adapter(ABC):
             epochs=self.epochs,
             batch_size=self.batch_size,
             warmup_epochs=self.warmup_epochs,
+            warmup_steps=self.warmup_steps,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             max_steps=self.max_steps,
@@ -157,6 +165,13 @@ class Unlearned:
     def restore(self) -> None:
         self.attached.detach()
 
+    def save(self, folder: Path, loaded: Loaded) -> Saved:
+        """Write the model, or what was added to it; whole models take their tokenizer along."""
+        saved = self.attached.save(folder)
+        if saved.library == "transformers":
+            loaded.tokenizer.save_pretrained(folder)
+        return saved
+
     def facts(self) -> dict:
         """For the run's record."""
         return {
@@ -164,6 +179,8 @@ class Unlearned:
             "train_steps": len(self.log.steps),
             "train_tokens": self.log.tokens,
             "trainable_parameters": self.attached.trainable_parameters,
+            **({"looking_seconds": self.log.looking_seconds} if self.log.looking_seconds else {}),
+            **({"early_stopping": self.log.stopping} if self.log.stopping else {}),
         }
 
 
@@ -204,6 +221,11 @@ class GradientMethod:
     @property
     def reference_logits_roles(self) -> tuple[str, ...]:
         return (RETAIN,) if self.retain_weight and self.retain_loss in ("kl", "kl_padded") else ()
+
+    @property
+    def corpus(self) -> Corpus:
+        """Which rows of a benchmark it trains on."""
+        return "texts"
 
     @property
     def alternates_topics(self) -> bool:
@@ -253,11 +275,13 @@ class GradientMethod:
         batch_tokens: int,
         progress: Progress | None = None,
         earlier: Unlearned | None = None,
+        watch: Watch | None = None,
     ) -> Unlearned:
         """Train on one forget request.
 
         Args:
             earlier: what the previous request of a chain left on the model.
+            watch: looks at the model while it trains.
         """
         context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None)
         data = training_set(
@@ -265,6 +289,7 @@ class GradientMethod:
             benchmark,
             seed,
             refusals=REFUSAL in self.roles,
+            corpus=self.corpus,
             max_tokens=tuple(min(most, context or most) for most in self.adapter.max_tokens),
             prompt_share=self.adapter.prompt_share,
             min_prompt_share=self.min_prompt_share,
@@ -291,6 +316,7 @@ class GradientMethod:
                 needs_retain=self.adapter.needs_retain,
                 fresh=fresh,
                 progress=progress,
+                watch=watch,
             )
         except BaseException:
             attached.detach()
@@ -316,13 +342,18 @@ def training_set(
     seed: int,
     *,
     refusals: bool,
+    corpus: Corpus = "texts",
     max_tokens: Sequence[int] = (512,),
     prompt_share: float = 0.0,
     min_prompt_share: float = 0.0,
 ) -> TrainingSet:
     """Tokenise a benchmark once; refusal i answers forget question or document i, drawn from the seed.
 
+    A benchmark with refusals or preferences of its own gives these instead, where the objective asks for them.
+
     Args:
+        refusals: whether the objective reads any.
+        corpus: which rows it trains on.
         max_tokens: documents are cut here: the n-th topic at the n-th number or the last, what is kept at the first.
         prompt_share: share of a document that is not scored.
         min_prompt_share: the same for documents to forget, where it is more.
@@ -347,19 +378,66 @@ def training_set(
             return encoder.pair(row.question, refusal)
         return encoder.refused(row.text, refusal, max_tokens=most(numbers[row.topic]), prompt_share=share)
 
+    retain = tuple(encode(row, prompt_share) for row in benchmark.retain)
+    if corpus == "rejections" and benchmark.rejections:
+        return TrainingSet(refusal=tuple(encode(row, 0.0) for row in benchmark.rejections), retain=retain)
+    if pairs := preferred(benchmark, corpus):
+        return TrainingSet(
+            forget=tuple(_cut_pair(encoder, pair, pair.rejected, most(0)) for pair in pairs),
+            refusal=tuple(_cut_pair(encoder, pair, pair.chosen, most(0)) for pair in pairs),
+            retain=retain,
+        )
     drawn: tuple[str, ...] = ()
     if refusals:
         if not benchmark.refusals:
             raise LetheError(
-                f"{benchmark.name} comes without refusals, which idk and dpo need; put idontknow.jsonl beside its files"
+                f"{benchmark.name} comes without refusals, which idk, rt and dpo need; "
+                "put idontknow.jsonl beside its files"
             )
         drawn = draw_refusals(benchmark.refusals, len(benchmark.forget), seed)
     return TrainingSet(
         forget=tuple(encode(row, share, numbers[name]) for row, name in zip(benchmark.forget, names, strict=True)),
-        retain=tuple(encode(row, prompt_share) for row in benchmark.retain),
+        retain=retain,
         refusal=tuple(refuse(row, text) for row, text in zip(benchmark.forget, drawn, strict=False)),
         topics=tuple(numbers[name] for name in names),
     )
+
+
+PREFERENCE_FILES = {"refusal": "pair_reject.json", "fabricated": "pair.json"}
+
+
+def preferred(benchmark: Benchmark, corpus: Corpus) -> tuple[Preference, ...]:
+    """The preferences of one kind; none where refusals are to be preferred and the benchmark has no preferences.
+
+    Raises:
+        LetheError: it has none of this kind, and nothing can stand in for them.
+    """
+    if corpus not in PREFERENCE_FILES:
+        return ()
+    found = benchmark.preferences.get(corpus, ())
+    if found or (corpus == "refusal" and not any(benchmark.preferences.values())):
+        return found
+    other = next(kind for kind in PREFERENCE_FILES if kind != corpus)
+    raise LetheError(
+        f"{benchmark.name} comes without preferences of the kind {corpus!r}, which dpo with prefer={corpus} needs; put "
+        f"{PREFERENCE_FILES[corpus]} beside its files or set prefer={other}"
+    )
+
+
+def _cut_pair(encoder: Encoder, pair: Preference, answer: str, most: int) -> Tokens:
+    """The prompt with one answer; what is cut off at the end takes the terminator along, so that no end is taught."""
+    try:
+        whole = encoder.pair(pair.prompt, answer)
+    except LetheError as error:
+        raise LetheError(f"{pair.id}: {error}") from error
+    if len(whole.input_ids) <= most:
+        return whole
+    if whole.label_start >= most:
+        raise LetheError(
+            f"{pair.id}: the prompt takes {whole.label_start} tokens, which leaves none of {most} for an answer; "
+            "raise max_tokens or shorten the prompt"
+        )
+    return replace(whole, input_ids=whole.input_ids[:most], hidden=tuple(i for i in whole.hidden if i < most))
 
 
 def padded_whole(rows: tuple[Tokens, ...], pad_id: int, *, most: int | None = None) -> tuple[Tokens, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from bench.errors import LetheError
+from bench.model_card import Saved
 from bench.models import decoder_blocks, decoder_blocks_path
 from methods.base import Adapter, Attached
 
@@ -46,7 +47,7 @@ class Selected(Adapter):
     epochs: int = 1
     batch_size: int = 4
     max_steps: int | None = 80
-    schedule: Literal["linear", "constant"] = "constant"
+    schedule: Literal["linear", "constant", "cosine"] = "constant"
     clip_norm: float | None = None
     max_tokens: tuple[int, ...] = (512, 768)
     parameters: Literal["mlp_out", "all"] = "mlp_out"
@@ -140,5 +141,14 @@ class FullWeights(Attached):
         for name, p in self._moving.items():
             p.data = self._original[name].to(p.device, copy=True)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Saved:
         self._model.save_pretrained(folder)  # type: ignore[operator]
+        return Saved(
+            library="transformers",
+            what="all weights of the model, in safetensors, with its tokenizer",
+            load=(
+                "from transformers import AutoModelForCausalLM, AutoTokenizer",
+                'model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype="auto")',
+                "tokenizer = AutoTokenizer.from_pretrained(FOLDER)",
+            ),
+        )

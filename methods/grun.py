@@ -8,6 +8,7 @@ import contextlib
 import copy
 import io
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from bench.errors import LetheError
 from bench.forward import LATER, Rows, active_rows
+from bench.model_card import Saved
 from bench.models import decoder_blocks, decoder_blocks_path, hidden_size
 from methods.base import Adapter, Attached, scaled_block, seeded
 
@@ -232,18 +234,87 @@ class GatedEdits(Attached):
             handle.remove()
         self._handles = []
 
-    def save(self, folder: Path) -> None:
-        """One pyvene folder per module set, and `grun.json` with what pyvene's format has no place for."""
-        from methods.interventions import intervenable
+    def save(self, folder: Path) -> Saved:
+        """One pyvene folder, a copy of the edits' class, and `grun.json` with what pyvene's format has no place for."""
+        from methods import interventions
 
         folder.mkdir(parents=True, exist_ok=True)
         path, width = decoder_blocks_path(self._model), hidden_size(self._model)
-        for i, modules in enumerate(self.modules):
-            on_cpu = {layer: copy.deepcopy(module).cpu() for layer, module in modules.items()}  # loads on any machine
-            with contextlib.redirect_stdout(io.StringIO()):  # pyvene tells of every folder
-                intervenable(self._model, path, width, on_cpu).save(str(folder / f"module_{i}"))
+        edits: dict[int, interventions.Edit] = {}
+        for layer in sorted({layer for modules in self.modules for layer in modules}):
+            at = {n: copy.deepcopy(m[layer]).cpu() for n, m in enumerate(self.modules) if layer in m}  # for any machine
+            alone = len(self.modules) == 1 and self.factor == 1
+            edits[layer] = at[0] if alone else interventions.ParallelGatedLoReFT.of(at, self.factor)
+        with contextlib.redirect_stdout(io.StringIO()):  # pyvene tells of every folder
+            interventions.intervenable(self._model, path, width, edits).save(str(folder))
+        source = folder / Path(*interventions.__name__.split(".")).with_suffix(".py")
+        source.parent.mkdir(exist_ok=True)
+        shutil.copyfile(interventions.__file__, source)
         facts = {"position": self._config.position, "factor": self.factor, "modules": len(self.modules)}
         (folder / "grun.json").write_text(json.dumps(facts, indent=2) + "\n")
+        entered = None if interventions.listed(self._model) else (path, width)
+        return saved_for_pyvene(self._config.position, tuple(edits), len(self.modules), entered)
+
+
+def saved_for_pyvene(
+    position: Position, layers: tuple[int, ...], count: int, entered: tuple[str, int] | None = None
+) -> Saved:
+    """How pyvene loads the edits and what it has to be told. `entered`: blocks and width, where it does not know."""
+    several = f"{count} GRUN modules in parallel, summed," if count > 1 else "GRUN's gated edits"
+    load = [
+        "import sys",
+        "import pyvene",
+        "sys.path.insert(0, FOLDER)  # methods/interventions.py, the class of the edits; it needs nothing of Lethe",
+    ]
+    if entered is not None:
+        load += [
+            "from methods.interventions import register",
+            f'register(base, "{entered[0]}", {entered[1]})  # pyvene does not list this architecture',
+        ]
+    load.append("model = pyvene.IntervenableModel.load(FOLDER, base)")
+    return Saved(
+        library="pyvene",
+        what=f"{several} of the outputs of blocks {', '.join(map(str, layers))}, as pyvene interventions",
+        load=tuple(load),
+        use=_USE[position == "all"] if position != "answer" else (),
+        notes=(
+            *_POSITIONS[position],
+            "Pad as you like, but give attention_mask and, with padding on the left, position_ids: "
+            "`(mask.cumsum(1) - 1).clamp(min=0)`.",
+            "`methods.grun.load_grun(Path(FOLDER), base)` of Lethe attaches the same edits to the model itself; its "
+            "forward, in training and in scoring, finds the positions by itself.",
+        ),
+    )
+
+
+_USE = (
+    (
+        "# last: for each row of the padded batch, the column of the last token of its prompt",
+        "places = [[column] for column in last]",
+        'where = {"sources->base": (None, [places] * len(model.interventions))}',
+        "_, outputs = model(batch, unit_locations=where)",
+    ),
+    ("_, outputs = model(batch)",),
+)
+_POSITIONS: dict[Position, tuple[str, ...]] = {
+    "last_prompt": (
+        "The edits act on one token a row, the last of the prompt, chat markers included. pyvene cannot know which that "
+        "is: without `unit_locations` it would edit every token, which is another model. With padding on the left and "
+        "no answer it is the last column; on the right, `mask.sum(1) - 1`.",
+        "`model.generate(batch, unit_locations=where, intervene_on_prompt=True)` edits the prompt only, as it was "
+        "scored.",
+    ),
+    "answer": (
+        "**pyvene alone does not give the model that was scored.** The edits act on the last token of the prompt and on "
+        "all tokens of the answer, each scaled by the gate's value at the prompt's last token; pyvene would ask the "
+        "gate again at every token. Use Lethe's `load_grun`.",
+    ),
+    "all": (
+        "The edits act on every token, each by its own gate: no `unit_locations` are needed.",
+        "pyvene's `generate` edits either the prompt or what is generated, not both, which is another model; generate "
+        "with Lethe's `load_grun`, or call the model for each token without a cache.",
+    ),
+}
 
 
 def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
@@ -252,19 +323,24 @@ def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
     Raises:
         LetheError: the folder is not complete.
     """
-    from methods.interventions import read_interventions
+    from methods.interventions import GatedLoReFT, read_interventions
 
     try:
         facts = json.loads((folder / "grun.json").read_text())
         device = next(model.parameters()).device
         path, width = decoder_blocks_path(model), hidden_size(model)
-        sets: list[dict[int, GatedLoReFT]] = []
-        for i in range(facts["modules"]):
-            with seeded(0):  # pyvene initialises every module before it reads it
-                modules = read_interventions(folder / f"module_{i}", model, path, width)
-            sets.append({layer: module.to(device) for layer, module in modules.items()})
+        sets: list[dict[int, GatedLoReFT]] = [{} for _ in range(facts["modules"])]
+        with seeded(0):  # pyvene initialises every module before it reads it
+            edits = read_interventions(folder, model, path, width)
+        for layer, edit in edits.items():
+            parallel = {"0": edit} if isinstance(edit, GatedLoReFT) else dict(edit.parallel.items())
+            for number, module in parallel.items():
+                assert isinstance(module, GatedLoReFT)
+                sets[int(number)][layer] = module.to(device)
+        if not all(sets):
+            raise ValueError(f"grun.json tells of {len(sets)} modules, {sum(map(bool, sets))} are there")
         config = GRUN(position=facts["position"])
         return GatedEdits(model, config, sets, factor=facts["factor"])
-    except (OSError, KeyError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, for damaged or other files
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, for damaged or other files
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise LetheError(f"{folder} holds no complete GRUN adapter for this model ({first}); save it again") from error

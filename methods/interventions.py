@@ -1,11 +1,13 @@
 """The pyvene intervention behind GRUN: a low-rank edit of a representation, scaled by a gate that reads it.
 
-Importing this module imports pyvene, which takes seconds; only an attached GRUN adapter does.
+Importing this module imports pyvene, which takes seconds; only an attached GRUN adapter does. It imports nothing of
+Lethe: a copy lies in every folder of saved interventions, so that pyvene can load them where there is no Lethe.
 """
 
 import contextlib
 import io
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +17,12 @@ from torch.nn.utils import parametrize
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints a hint about an optional backend
     import pyvene
+
+    from pyvene.models.constants import CONST_OUTPUT_HOOK
+    from pyvene.models.intervenable_modelcard import type_to_dimension_mapping, type_to_module_mapping
+
+LISTED = frozenset(type_to_module_mapping)
+"""The architectures of pyvene's own tables, before anything is entered into them."""
 
 Gate = Literal["linear", "mlp_3"]
 HIDDEN = (256, 64)
@@ -82,11 +90,57 @@ class GatedLoReFT(
 
     def load_state_dict(self, state_dict: dict, strict: bool = True, assign: bool = False) -> object:
         """The kind of gate follows the state, because pyvene's format does not tell it."""
-        kind: Gate = "mlp_3" if "gate.4.weight" in state_dict else "linear"
+        kind = gate_of(state_dict)
         if isinstance(self.gate, nn.Linear) != (kind == "linear"):
             weight = self.learned_source.weight
             self.gate = build_gate(self.learned_source.in_features, kind).to(weight.device)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+class ParallelGatedLoReFT(
+    pyvene.SourcelessIntervention, pyvene.TrainableIntervention, pyvene.DistributedRepresentationIntervention
+):
+    """h + c * (the sum of the edits of several modules that all read h): successive requests, GRUN section 3.3."""
+
+    def __init__(self, *, embed_dim: int, low_rank_dimension: int = 0, **kwargs: object) -> None:
+        super().__init__(**{**kwargs, "embed_dim": int(embed_dim), "keep_last_dim": True})
+        self.parallel = nn.ModuleDict()
+        """By the number of the request."""
+        self.register_buffer("factor", torch.ones((), dtype=torch.double))
+
+    @classmethod
+    def of(cls, modules: dict[int, GatedLoReFT], factor: float) -> "ParallelGatedLoReFT":
+        """These modules, by the number of their request, side by side."""
+        made = cls(embed_dim=next(iter(modules.values())).learned_source.in_features)
+        made.parallel.update({str(number): module for number, module in modules.items()})
+        made.factor.fill_(factor)
+        return made
+
+    def forward(self, base: Tensor, source: None = None, subspaces: None = None, **_: object) -> Tensor:
+        """The sum of the gated edits of every representation in `base` (..., D); what pyvene's own model calls."""
+        change = torch.zeros_like(base, dtype=torch.float32)
+        for module in self.parallel.values():
+            change = change + torch.sigmoid(module.gate_logits(base))[..., None] * module.delta(base)
+        return (base.float() + self.factor * change).to(base.dtype)
+
+    def load_state_dict(self, state_dict: dict, strict: bool = True, assign: bool = False) -> object:
+        """Modules follow the state too."""
+        for number in sorted({key.split(".")[1] for key in state_dict if key.startswith("parallel.")}, key=int):
+            own = {key: value for key, value in state_dict.items() if key.startswith(f"parallel.{number}.")}
+            rank, width = own[f"parallel.{number}.learned_source.weight"].shape
+            gate = gate_of({key.removeprefix(f"parallel.{number}."): value for key, value in own.items()})
+            module = GatedLoReFT(embed_dim=width, low_rank_dimension=rank, gate=gate)
+            self.parallel[number] = module.to(self.factor.device)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+Edit = GatedLoReFT | ParallelGatedLoReFT
+"""What stands at one block."""
+
+
+def gate_of(state: dict) -> Gate:
+    """The kind of gate that a module's state has."""
+    return "mlp_3" if "gate.4.weight" in state else "linear"
 
 
 def build_gate(width: int, kind: Gate) -> nn.Module:
@@ -97,7 +151,7 @@ def build_gate(width: int, kind: Gate) -> nn.Module:
     return nn.Sequential(nn.Linear(width, wide), nn.ReLU(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, 1))
 
 
-def intervenable(model: nn.Module, path: str, width: int, layers: dict[int, GatedLoReFT]) -> pyvene.IntervenableModel:
+def intervenable(model: nn.Module, path: str, width: int, layers: Mapping[int, Edit]) -> pyvene.IntervenableModel:
     """pyvene's model over these interventions, for its save format and its own forward.
 
     Architectures that pyvene does not list are entered into its tables, as its documentation tells to do.
@@ -111,17 +165,17 @@ def intervenable(model: nn.Module, path: str, width: int, layers: dict[int, Gate
         pyvene.RepresentationConfig(
             layer=layer,
             component="block_output",
-            low_rank_dimension=module.learned_source.out_features,
+            low_rank_dimension=module.learned_source.out_features if isinstance(module, GatedLoReFT) else None,
             intervention=module,
         )
         for layer, module in sorted(layers.items())
     ]
     config = pyvene.IntervenableConfig(representations=representations)
-    config.intervention_types = [GatedLoReFT] * len(representations)
+    config.intervention_types = [type(module) for _, module in sorted(layers.items())]
     return pyvene.IntervenableModel(config, model)
 
 
-def read_interventions(folder: Path, model: nn.Module, path: str, width: int) -> dict[int, GatedLoReFT]:
+def read_interventions(folder: Path, model: nn.Module, path: str, width: int) -> dict[int, Edit]:
     """What `intervenable(...).save` wrote, by layer.
 
     Raises:
@@ -136,20 +190,22 @@ def read_interventions(folder: Path, model: nn.Module, path: str, width: int) ->
         loaded = pyvene.IntervenableModel.load(str(folder), model)
     finally:
         root.removeHandler(quiet)
-    modules: dict[int, GatedLoReFT] = {}
+    modules: dict[int, Edit] = {}
     for key, module in loaded.interventions.items():
-        if not isinstance(module, GatedLoReFT):
+        if not isinstance(module, Edit):
             raise ValueError(f"{key} is a {type(module).__name__}, not a gated edit")
-        if module.learned_source.in_features != width:
-            raise ValueError(f"it was trained on a width of {module.learned_source.in_features}, the model has {width}")
+        if int(module.embed_dim) != width:
+            raise ValueError(f"it was trained on a width of {int(module.embed_dim)}, the model has {width}")
         modules[int(loaded.representations[key].layer)] = module
     return modules
 
 
+def listed(model: nn.Module) -> bool:
+    """Whether pyvene knows this architecture's block outputs by itself."""
+    return type(model) in LISTED
+
+
 def register(model: nn.Module, path: str, width: int) -> None:
     """Tell pyvene where the block outputs of this architecture are."""
-    from pyvene.models.constants import CONST_OUTPUT_HOOK
-    from pyvene.models.intervenable_modelcard import type_to_dimension_mapping, type_to_module_mapping
-
     type_to_module_mapping.setdefault(type(model), {})["block_output"] = (f"{path}[%s]", CONST_OUTPUT_HOOK)
     type_to_dimension_mapping.setdefault(type(model), {})["block_output"] = (str(width),)

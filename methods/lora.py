@@ -1,14 +1,17 @@
-"""LoRA: low-rank adaptation of every linear layer but the head. Hu et al., 2021, https://arxiv.org/abs/2106.09685."""
+"""LoRA: low-rank adaptation of linear layers, of all but the head. Hu et al., 2021, https://arxiv.org/abs/2106.09685."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from bench.errors import LetheError
+from bench.model_card import Saved, base_name
+from bench.models import decoder_blocks
 from methods.base import Adapter, Attached, seeded
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ class LoRA(Adapter):
     """Rank of the update of each layer."""
     alpha: int = 32
     """The update is scaled by alpha / r."""
+    modules: Literal["all", "query_value"] = "all"
+    """Which linear layers of the blocks get an update. query_value: the projections to queries and to values (Hu et
+    al., section 5.1; RWKU and ORT); where an architecture keeps these in one matrix with the keys, that matrix."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,6 +47,30 @@ class LoRA(Adapter):
         return LoRALayers(model, self, seed)
 
 
+QUERY_VALUE = ("q_proj", "v_proj")
+"""What Llama, Mistral, Qwen, Gemma, Phi, OPT and GPT-J call them."""
+FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv")
+"""One matrix for queries, keys and values: Phi-3; GPT-NeoX, Falcon and BLOOM; GPT-2; MPT."""
+
+
+def query_value(model: nn.Module) -> list[str]:
+    """What the blocks of a model call the layers that give queries and values.
+
+    Raises:
+        LetheError: they have none under a known name.
+    """
+    names = {name.rpartition(".")[2] for name, _ in decoder_blocks(model).named_modules()}
+    if names.issuperset(QUERY_VALUE):
+        return list(QUERY_VALUE)
+    for name in FUSED:
+        if name in names:
+            return [name]
+    raise LetheError(
+        f"{type(model).__name__} has no query and value layers under a known name ({', '.join(QUERY_VALUE)}, or one of "
+        f"{', '.join(FUSED)}); set modules=all"
+    )
+
+
 class LoRALayers(Attached):
     """peft's layers inside the model; the model object itself stays the one that others hold."""
 
@@ -49,7 +79,11 @@ class LoRALayers(Attached):
 
         self._model = model
         settings = LoraConfig(
-            r=config.r, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=config.r,
+            lora_alpha=config.alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear" if config.modules == "all" else query_value(model),
+            task_type="CAUSAL_LM",
         )
         with seeded(seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)  # peft then sets it right
@@ -73,5 +107,14 @@ class LoRALayers(Attached):
             self._peft.unload()
         self._model.requires_grad_(False)
 
-    def save(self, folder: Path) -> None:
-        self._peft.save_pretrained(str(folder))
+    def save(self, folder: Path) -> Saved:
+        settings = self._peft.peft_config["default"]
+        settings.base_model_name_or_path = base_name(settings.base_model_name_or_path)  # no record tells where it lies
+        self._peft.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+        return saved_for_peft(f"a LoRA adapter of rank {settings.r}")
+
+
+def saved_for_peft(what: str, *notes: str) -> Saved:
+    """An adapter that peft loads onto the model before."""
+    load = ("from peft import PeftModel", "model = PeftModel.from_pretrained(base, FOLDER)")
+    return Saved(library="peft", what=what, load=load, notes=notes)

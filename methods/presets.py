@@ -8,9 +8,16 @@ CORPUS_FIELDS: Mapping[str, Mapping[str, Any]] = {
     "grun_npo": {"forget_weight": 100.0},
 }
 """Label or pattern -> what GRUN's authors use on WMDP instead of their fields for TOFU (their cmd_wmdp.sh; fact sheet
-1.2 and 1.5), later lines over earlier ones. Their TOFU runs have 40 epochs, a gate weight of 10 and, in one of two
-mislabelled commands, a linear gate."""
+1.2 and 1.5), later lines over earlier ones; on ORT too, where a method trains on texts. Their TOFU runs have 40
+epochs, a gate weight of 10 and, in one of two mislabelled commands, a linear gate."""
 
+_RWKU = {"epochs": 3, "schedule": "cosine", "warmup_steps": 20, "weight_decay": 0.0, "retain_weight": 0.0}
+_ORT = {**_RWKU, "epochs": 5, "r": 8, "alpha": 16, "modules": "query_value"}
+_RWKU_LORA = {**_ORT, "epochs": 3}
+_BIOGRAPHIES = {"max_tokens": (1024,)}
+"""Theirs are never cut: at most 512 sampled tokens behind the words they begin with."""
+_TRL = {"beta": 0.1, "forget_weight": 0.05}
+"""TRL's DPO is -log sigmoid(beta ...), ours 2 / beta times that: a weight of beta / 2 takes the factor out."""
 _OPENUNLEARNING = {"steering_coeff": 2.0, "retain_weight": 1.0, "layer": 7, "positions": "labels", "alternate": False}
 _WMDP = {"lr": 5e-5, "batch_size": 4, "epochs": 1, "schedule": "constant"}
 
@@ -85,5 +92,36 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "grun-published-kl": {
         "grun_rmu": {"layer": -2, "positions": "labels", "retain_loss": "kl_padded"},
         "grun_npo": {"retain_loss": "kl_padded"},
+    },
+    # ORT's baselines for Llama-3-8B-Instruct and Mistral-7B-Instruct-v0.3: expr_config/*_config.py of Acruxos/ORT (fact
+    # sheet 3.1), AdamW and clipping of transformers' Trainer. The batch is theirs times the accumulated ones. DPO is
+    # dpo_lora_reject; dpo_lora (Mistral only) has prefer=fabricated and lr=2e-4.
+    # ROCR's other constants are its defaults.
+    # Deviates: their texts begin without BOS, and what is left of an epoch after the last full batch is not trained on.
+    "ort": {
+        "lora_ga": {**_ORT, **_BIOGRAPHIES, "lr": 2e-5, "batch_size": 16},
+        "lora_npo": {**_ORT, **_BIOGRAPHIES, "lr": 5e-5, "batch_size": 16, "beta": 0.0275},
+        "lora_rt": {**_ORT, "lr": 5e-5, "batch_size": 8},
+        "lora_dpo": {**_ORT, **_TRL, "lr": 1e-4, "batch_size": 8, "prefer": "refusal"},
+        "rocr": {"contexts": "published"},
+    },
+    "ort-mistral": {
+        "lora_ga": {**_ORT, **_BIOGRAPHIES, "lr": 1.25e-5, "batch_size": 16},
+        "lora_npo": {**_ORT, **_BIOGRAPHIES, "lr": 5e-5, "batch_size": 16, "beta": 0.02},
+        "lora_rt": {**_ORT, "lr": 4e-5, "batch_size": 16},
+        "lora_dpo": {**_ORT, **_TRL, "lr": 1.5e-4, "batch_size": 8, "prefer": "refusal"},
+        "rocr": {"contexts": "published"},
+    },
+    # RWKU's own for Llama-3-8B-Instruct, one target at a time (its scripts and appendix H.2; fact sheet 3.3). Deviates
+    # as above.
+    "rwku": {
+        "ga": {**_RWKU, **_BIOGRAPHIES, "lr": 6e-8, "batch_size": 8},
+        "npo": {**_RWKU, **_BIOGRAPHIES, "lr": 2e-6, "batch_size": 16, "beta": 0.2},
+        "dpo": {**_RWKU, **_TRL, "lr": 5e-6, "batch_size": 8, "prefer": "fabricated"},
+        "rt": {**_RWKU, "lr": 4e-7, "batch_size": 8},
+        "lora_ga": {**_RWKU_LORA, **_BIOGRAPHIES, "lr": 1e-5, "batch_size": 8},
+        "lora_npo": {**_RWKU_LORA, **_BIOGRAPHIES, "lr": 5e-5, "batch_size": 16, "beta": 0.2},
+        "lora_dpo": {**_RWKU_LORA, **_TRL, "lr": 6e-5, "batch_size": 8, "prefer": "fabricated"},
+        "lora_rt": {**_RWKU_LORA, "lr": 3e-5, "batch_size": 8},
     },
 }

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import LetheError, unknown
+from bench.executor import Method
 from bench.fields import settable, with_fields
 from bench.spec import MethodName
 from methods import METHODS
 from methods.base import GradientMethod
 from methods.presets import CORPUS_FIELDS, PRESETS
+from methods.rocr import ROCR
 
 MINI_RECIPES = Path(__file__).with_name("mini_recipes.json")
 REFERENCES = ("original", "retrained")
@@ -25,7 +27,7 @@ class Configured:
     """A method as it will run."""
 
     label: str
-    method: GradientMethod
+    method: Method
     recipe: str
     """Where the fields come from, for the record."""
 
@@ -52,6 +54,8 @@ def chosen(
 ) -> list[Configured]:
     """What --methods and --set ask for: 'all' stands for every method, the references train nothing and are left out.
 
+    ROCR edits names, which only targets of ORT have: elsewhere 'all' does without it.
+
     Raises:
         LetheError: also for fields of a method that is not among the names, and for a preset of none of them.
     """
@@ -60,7 +64,7 @@ def chosen(
         if name.fields and name.base in ("all", *REFERENCES):
             raise LetheError(f"{name.base!r} has no fields to set, got {name.label!r}")
         if name.base == "all":
-            wanted += [MethodName(base) for base in METHODS]
+            wanted += [MethodName(base) for base, m in METHODS.items() if family == "ort" or not isinstance(m, ROCR)]
         elif name.base not in REFERENCES:
             wanted.append(name)
     configured = [configure(name, sets, mini=mini, family=family, preset=preset) for name in dict.fromkeys(wanted)]
@@ -104,7 +108,7 @@ def configure(
     its method.
 
     Args:
-        family: the kind of benchmark, "tofu" or "wmdp": papers and recipes have other fields for corpora.
+        family: the kind of benchmark, "tofu", "wmdp" or "ort": papers and recipes have other fields for corpora.
         preset: published settings; a method that they do not name is set as if there were none.
 
     Raises:
@@ -113,7 +117,8 @@ def configure(
     if name.base not in METHODS:
         raise unknown("method", name.base, ["all", *REFERENCES, *METHODS])
     method, origin = METHODS[name.base], "paper defaults"
-    if family == "wmdp":
+    on_texts = isinstance(method, GradientMethod) and method.corpus == "texts"
+    if family == "wmdp" or (family == "ort" and on_texts):  # ORT has refusals and preferences beside its texts
         for pattern, fields in CORPUS_FIELDS.items():
             if fnmatchcase(name.base, pattern):
                 method, origin = with_fields(method, fields, where=name.label), "paper defaults for corpora"

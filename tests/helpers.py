@@ -34,7 +34,7 @@ from bench.fields import with_fields
 from bench.logprobs import Answers
 from bench.models import Loaded
 from bench.policy import Batch, Policy, TokenBatch
-from methods import METHODS
+from methods import TRAINED
 from methods.base import Attached, GradientMethod, Unlearned
 from methods.grun import GRUN, GatedEdits
 from methods.lora import LoRA
@@ -237,7 +237,7 @@ def short_method(name: str, **fields: str) -> GradientMethod:
     prefix = name[: name.rfind("_") + 1]
     own = {"layers": "1,2"} if prefix == "grun_" else {}
     values = {**SHORT, "lr": LEARNING_RATES[prefix], "warmup_epochs": "0", **own, **OWN.get(name, {}), **fields}
-    return with_fields(METHODS[name], values, where=name)
+    return with_fields(TRAINED[name], values, where=name)
 
 
 def unlearn(

@@ -53,7 +53,7 @@ CUTS = (
     "grun_npo",
     "grun_dpo",
 )
-CUTS += ("grun_idk", "grun_rmu")
+CUTS += ("rt", "grun_idk", "grun_rt", "grun_rmu")
 
 
 @pytest.fixture
@@ -289,6 +289,44 @@ def test_the_learning_rate_follows_its_schedule_by_hand(loaded: Loaded) -> None:
     unlearned = unlearn(loaded, method)
     unlearned.restore()
     assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1, 3 / 4, 2 / 4, 1 / 4])
+
+
+def test_a_cosine_falls_to_zero_over_half_a_wave(loaded: Loaded) -> None:
+    # two steps of warm-up, 1/2 and 2/2; then (1 + cos(pi k / 4)) / 2 for k = 0, 1, 2, 3 of the remaining four:
+    # 1, (1 + 1/sqrt 2) / 2, 1/2, (1 - 1/sqrt 2) / 2
+    fields = {"batch_size": "2", "epochs": "2", "lr": "1e-3", "schedule": "cosine", "warmup_steps": "2"}
+    unlearned = unlearn(loaded, short_method("gd", **fields, warmup_epochs="1"))
+    unlearned.restore()
+    root = math.sqrt(0.5)
+    rates = [entry["lr"] / 1e-3 for entry in unlearned.log.steps]
+    assert rates == pytest.approx([1 / 2, 1, 1, (1 + root) / 2, 1 / 2, (1 - root) / 2])
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_after_the_warm_up_rates_are_those_of_transformers(schedule: str) -> None:
+    from transformers import get_scheduler
+
+    steps, warmup = 17, 5
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    theirs = get_scheduler(schedule, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    values = {"epochs": 1, "batch_size": 1, "warmup_epochs": 0.0, "weight_decay": 0.0, "clip_norm": None}
+    ours = Optimisation(lr=0.5, schedule=schedule, warmup_steps=warmup, **values)  # type: ignore[arg-type]
+    found = [ours.learning_rate(step, steps, warmup) for step in range(steps)]
+    assert found[warmup:] == pytest.approx(expected[warmup:])
+    assert found[: warmup - 1] == pytest.approx(expected[1:warmup])  # theirs begins at zero
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it(loaded: Loaded) -> None:
+    method = short_method("gd", batch_size="5", epochs="2", lr="1e-3", warmup_steps="20", schedule="cosine")
+    unlearned = unlearn(loaded, method)
+    unlearned.restore()
+    assert [entry["lr"] / 1e-3 for entry in unlearned.log.steps] == pytest.approx([1 / 20, 2 / 20])
 
 
 def test_a_constant_rate_stays_after_its_warm_up_and_steps_can_be_bounded(loaded: Loaded) -> None:

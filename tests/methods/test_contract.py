@@ -1,4 +1,4 @@
-"""What every method of the table promises."""
+"""What every trained method of the table promises."""
 
 import math
 
@@ -10,7 +10,7 @@ import bench.reference
 from bench.data.types import Benchmark
 from bench.fields import settable
 from bench.models import Loaded
-from methods import METHODS
+from methods import METHODS, TRAINED
 from methods.grun import GRUN
 from tests.helpers import (
     same_bits,
@@ -25,7 +25,7 @@ from tests.helpers import (
     weights,
 )
 
-ALL = list(METHODS)
+ALL = list(TRAINED)
 DATA = pytest.mark.parametrize("data", [toy_benchmark(), toy_corpus()], ids=["questions", "documents"])
 
 
@@ -93,7 +93,7 @@ def test_gradients_reach_all_that_trains_and_nothing_else(name: str, loaded: Loa
     unlearned.restore()
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].needs_reference or n.endswith(("gd", "rmu"))])
+@pytest.mark.parametrize("name", [n for n in ALL if TRAINED[n].needs_reference or n.endswith(("gd", "rmu"))])
 def test_training_does_not_move_the_reference(name: str, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple, Tensor]] = []
     for kind in ("logp", "logits", "activations"):
@@ -117,7 +117,7 @@ def test_training_does_not_move_the_reference(name: str, loaded: Loaded, monkeyp
     assert all(torch.equal(v, values[0]) for values in by_key.values() for v in values)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if METHODS[n].retain_weight])
+@pytest.mark.parametrize("name", [n for n in ALL if TRAINED[n].retain_weight])
 def test_the_kl_is_a_retain_loss_that_starts_at_zero_where_the_adapter_starts_as_nothing(
     name: str, loaded: Loaded
 ) -> None:
@@ -148,18 +148,19 @@ def test_a_retain_weight_of_zero_leaves_the_retain_pass_out(loaded: Loaded) -> N
 
 
 def test_the_table_is_every_adapter_with_every_objective_in_the_order_of_the_leaderboard() -> None:
-    objectives = ["ga", "gd", "npo", "simnpo", "dpo", "idk", "rmu"]
+    objectives = ["ga", "gd", "npo", "simnpo", "dpo", "idk", "rt", "rmu"]
     assert [a + o for a in ("", "lora_", "grun_") for o in objectives] == ALL
-    for name, method in METHODS.items():
+    assert list(METHODS) == [*ALL, "rocr"]
+    for name, method in TRAINED.items():
         assert isinstance(method.adapter, GRUN) == name.startswith("grun_")
         assert method.adapter.needs_retain == name.startswith("grun_")
     # the weights that the paper gives under GRUN
-    assert METHODS["grun_npo"].forget_weight == 100
-    assert METHODS["grun_gd"].retain_weight == 2
-    rmu = settable(METHODS["grun_rmu"])
+    assert TRAINED["grun_npo"].forget_weight == 100
+    assert TRAINED["grun_gd"].retain_weight == 2
+    rmu = settable(TRAINED["grun_rmu"])
     assert (rmu["steering_coeff"], rmu["retain_weight"], rmu["gate_weight"], rmu["epochs"]) == (300, 1, 100, 4)
     assert (
-        settable(METHODS["rmu"]).items()
+        settable(TRAINED["rmu"]).items()
         >= {
             "lr": 5e-5,
             "batch_size": 4,

@@ -374,10 +374,10 @@ def test_a_folder_that_is_not_whole_or_of_another_model_is_told(tmp_path: Path) 
         load_grun(tmp_path / "nowhere", model)
     facts = json.loads((tmp_path / "whole" / "grun.json").read_text())
     (tmp_path / "whole" / "grun.json").write_text(json.dumps({**facts, "modules": 2}))
-    with pytest.raises(LetheError, match=r"no complete GRUN adapter .*module_1"):
+    with pytest.raises(LetheError, match=r"no complete GRUN adapter .*2 modules, 1 are there"):
         load_grun(tmp_path / "whole", model)
     (tmp_path / "whole" / "grun.json").write_text(json.dumps(facts))
-    [first, *_] = sorted((tmp_path / "whole" / "module_0").glob("*.bin"))
+    [first, *_] = sorted((tmp_path / "whole").glob("*.bin"))
     content = first.read_bytes()
     first.write_bytes(content[: len(content) // 2])
     with pytest.raises(LetheError, match="no complete GRUN adapter"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from bench.errors import LetheError
 from bench.scorer import Scorer
 from methods.lora import LoRA
 from tests.helpers import (
@@ -112,3 +113,36 @@ def test_what_was_saved_peft_loads_into_a_fresh_model(tmp_path: Path) -> None:
 def test_ranks_are_at_least_one() -> None:
     with pytest.raises(ValueError, match="r must be at least 1, got 0"):
         LoRA(r=0)
+
+
+SEPARATE = ("self_attn.q_proj", "self_attn.v_proj")
+QUERY_VALUE = {"phi3": ("self_attn.qkv_proj",), "gpt2": ("attn.c_attn",), "gpt_neox": ("attention.query_key_value",)}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_only_queries_and_values_or_the_matrix_that_holds_them(architecture: str) -> None:
+    model = tiny(architecture)
+    before = state(model)
+    expected = QUERY_VALUE.get(architecture, SEPARATE)
+    attached = LoRA(r=2, modules="query_value").attach(model, 0)
+    adapted = {name.rsplit(".lora_", 1)[0] for name in attached.trainable()}
+    assert len(adapted) == 3 * len(expected)
+    assert all(name.endswith(expected) for name in adapted)
+    attached.detach()
+    assert same_bits(state(model), before)
+
+
+def test_queries_and_values_have_the_parameters_of_their_ranks() -> None:
+    attached = LoRA(r=2, modules="query_value").attach(tiny(), 0)
+    # per block q 32x32 and v 32x16, each r * (in + out)
+    assert attached.trainable_parameters == 3 * 2 * ((32 + 32) + (32 + 16))
+    attached.detach()
+
+
+def test_a_model_without_known_query_layers_is_told() -> None:
+    model = tiny()
+    for block in model.model.layers:
+        block.self_attn.queries = block.self_attn.q_proj
+        del block.self_attn.q_proj
+    with pytest.raises(LetheError, match=r"LlamaForCausalLM has no query and value layers .*; set modules=all"):
+        LoRA(modules="query_value").attach(model, 0)

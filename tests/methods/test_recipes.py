@@ -6,7 +6,7 @@ import pytest
 
 from bench.errors import LetheError
 from bench.spec import parse_methods, parse_sets
-from methods import METHODS, recipes
+from methods import METHODS, TRAINED, recipes
 from methods.presets import PRESETS
 from methods.recipes import Configured, chosen, configure
 
@@ -33,7 +33,7 @@ def get(text: str, *sets: str, mini: bool = True, **where: str) -> Configured:
 
 
 def test_the_order_of_precedence(recorded: None) -> None:
-    default = METHODS["npo"].adapter
+    default = TRAINED["npo"].adapter
     assert get("npo", mini=False).fields["lr"] == default.lr  # a paper's default for real models
     assert get("npo").fields["lr"] == 0.25  # the recipe for the mini one
     assert get("npo", "npo.lr=0.5").fields["lr"] == 0.5
@@ -84,7 +84,7 @@ def test_wrong_names_and_values_are_told(recorded: None) -> None:
 
 
 def test_every_recorded_recipe_fits_its_method() -> None:
-    for family in ("tofu", "wmdp"):
+    for family in ("tofu", "wmdp", "ort"):
         for label in recipes.mini_recipes(family)["recipes"]:
             configured = get(label, family=family)
             assert configured.label == label
@@ -101,6 +101,14 @@ def test_on_corpora_papers_and_recipes_have_fields_of_their_own(recorded: None) 
     assert get("npo", mini=False, family="wmdp").recipe == "paper defaults"
     assert get("npo", family="wmdp").recipe == "paper defaults"  # no recipe of this kind is recorded
     assert get("grun_npo", "grun_npo.epochs=9", family="wmdp").fields["epochs"] == 9
+
+
+def test_on_targets_those_of_corpora_hold_for_what_trains_on_texts(recorded: None) -> None:
+    assert get("grun_npo", mini=False, family="ort").fields["epochs"] == 4
+    assert get("grun_npo", mini=False, family="ort").recipe == "paper defaults for corpora"
+    for name in ("grun_rt", "grun_dpo", "npo"):
+        assert get(name, mini=False, family="ort").recipe == "paper defaults"
+    assert get("grun_rt", mini=False, family="ort").fields["epochs"] == 40
 
 
 def test_a_preset_stands_in_for_the_recipe_and_gives_way_to_the_user(recorded: None) -> None:
@@ -132,6 +140,47 @@ def test_published_numbers() -> None:
     assert numbers("wmdp-zephyr", *common, "batch_size", "lr") == (7, 6.5, 1200, "all", 4, 5e-5)
     assert numbers("grun-llama3", *common, "layers", "max_steps") == (15, 30, 350, "all", (13, 14, 15), 150)
     assert numbers("grun-mistral", *common, "layers", "max_steps") == (15, 27, 1600, "all", (13, 14, 15), 150)
+
+
+LORA = {"r": 8, "alpha": 16, "modules": "query_value"}
+TRAINER = {"schedule": "cosine", "warmup_steps": 20, "weight_decay": 0, "clip_norm": 1, "retain_weight": 0}
+
+
+@pytest.mark.parametrize(
+    ("preset", "label", "expected"),
+    [
+        # fact sheet of ORT, 3.1: learning rate, batch times accumulation, beta
+        ("ort", "lora_ga", {"lr": 2e-5, "batch_size": 16, "max_tokens": (1024,)}),
+        ("ort", "lora_npo", {"lr": 5e-5, "batch_size": 16, "beta": 0.0275}),
+        ("ort", "lora_rt", {"lr": 5e-5, "batch_size": 8}),
+        ("ort", "lora_dpo", {"lr": 1e-4, "batch_size": 8, "beta": 0.1, "prefer": "refusal"}),
+        ("ort-mistral", "lora_ga", {"lr": 1.25e-5, "batch_size": 16}),
+        ("ort-mistral", "lora_npo", {"lr": 5e-5, "batch_size": 16, "beta": 0.02}),
+        ("ort-mistral", "lora_rt", {"lr": 4e-5, "batch_size": 16}),
+        ("ort-mistral", "lora_dpo", {"lr": 1.5e-4, "batch_size": 8, "prefer": "refusal"}),
+        # 3.3, with three epochs
+        ("rwku", "ga", {"lr": 6e-8, "batch_size": 8}),
+        ("rwku", "npo", {"lr": 2e-6, "batch_size": 16, "beta": 0.2}),
+        ("rwku", "dpo", {"lr": 5e-6, "batch_size": 8, "prefer": "fabricated"}),
+        ("rwku", "rt", {"lr": 4e-7, "batch_size": 8}),
+        ("rwku", "lora_ga", {"lr": 1e-5, "batch_size": 8}),
+        ("rwku", "lora_npo", {"lr": 5e-5, "batch_size": 16, "beta": 0.2}),
+        ("rwku", "lora_dpo", {"lr": 6e-5, "batch_size": 8, "prefer": "fabricated"}),
+        ("rwku", "lora_rt", {"lr": 3e-5, "batch_size": 8}),
+    ],
+)
+def test_baselines_of_ort_and_rwku(preset: str, label: str, expected: dict) -> None:
+    epochs = {"epochs": 3 if preset == "rwku" else 5}
+    shape = LORA if label.startswith("lora_") else {}
+    configured = get(label, mini=False, family="ort", preset=preset)
+    assert configured.fields.items() >= {**TRAINER, **epochs, **shape, **expected}.items()
+
+
+def test_all_does_without_rocr_where_nothing_has_a_name(recorded: None) -> None:
+    for family in ("tofu", "wmdp", "mmlu"):
+        assert [c.label for c in chosen(parse_methods("all"), {}, mini=False, family=family)] == list(TRAINED)
+    assert [c.label for c in chosen(parse_methods("all"), {}, mini=False, family="ort")] == list(METHODS)
+    assert [c.label for c in chosen(parse_methods("rocr"), {}, mini=False)] == ["rocr"]  # which then says why
 
 
 def test_a_preset_of_none_of_the_methods_is_an_error(recorded: None) -> None:

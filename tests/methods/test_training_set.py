@@ -41,7 +41,7 @@ def test_refusals_answer_the_first_half_of_a_document() -> None:
         ENCODER, toy_corpus(), 0, refusals=True, max_tokens=(10,), prompt_share=0.8, min_prompt_share=0.5
     )
     assert all(tokens.label_start == 8 for tokens in (*data.forget, *data.refusal, *data.retain))
-    with pytest.raises(LetheError, match="comes without refusals, which idk and dpo need"):
+    with pytest.raises(LetheError, match="comes without refusals, which idk, rt and dpo need"):
         training_set(ENCODER, replace(toy_corpus(), refusals=()), 0, refusals=True)
 
 
