@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
@@ -23,6 +23,9 @@ from bench.records import Metric
 from bench.scorer import Scorer
 from bench.spec import Cell
 from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics, write_text
+
+if TYPE_CHECKING:
+    from bench.validation import Watching
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +55,15 @@ class Method(Protocol):
     ) -> Unlearned: ...
 
 
+Role = Literal["", "original", "retrained"]
+"""What the rows of a job are to others: nothing, or what they are compared with."""
+
+
 class Evaluator(Protocol):
-    """What the executor asks of an evaluator."""
+    """What the executor asks of an evaluator.
+
+    Where it has a `compares_with`, that is the role whose rows `summarize` gets; else the retrained model's.
+    """
 
     @property
     def name(self) -> str: ...
@@ -82,6 +92,10 @@ class Evaluation:
         """Rows of two models under the same key may be compared."""
         return self.evaluator.name, self.benchmark.name
 
+    @property
+    def compares_with(self) -> Role:
+        return getattr(self.evaluator, "compares_with", "retrained")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -101,10 +115,12 @@ class Job:
     stages: tuple[Stage, ...]
     method: Method | None = None
     """None evaluates the model as it is."""
-    is_retrained: bool = False
-    """Its rows are the reference of every other job on the same benchmark."""
+    role: Role = ""
+    """Its rows are the reference of every other job on the same benchmark, for evaluators that compare with it."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """For the record: recipe, data source."""
+    watching: "Watching | None" = None
+    """How the training is looked at; a chain of requests is not."""
 
 
 @dataclass(kw_only=True)
@@ -124,12 +140,14 @@ class Executor:
     progress: Progress
     batch_tokens: int
     reference_rows: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
-    """(evaluator, benchmark) -> rows of the retrained model; filled by the jobs of retrained models."""
+    """(evaluator, benchmark) -> rows to compare with; filled by the jobs of the role that the evaluator asks for."""
     outcome: Outcome = field(default_factory=Outcome)
     total: int = 0
     fresh: bool = False
     """Run cells again that are there already."""
     _number: int = 0
+    _unchanged: tuple[Loaded, Scorer] | None = None
+    """What was already asked of the loaded model as it is: jobs that train nothing share the answers."""
 
     def reuse(self, job: Job) -> bool:
         """Whether nothing of the job is left to do; if so its cells are counted."""
@@ -146,10 +164,12 @@ class Executor:
     def _settled(self, job: Job, stage: Stage) -> bool:
         """Whether a cell is there with everything that can be known about it.
 
-        Metrics that had to do without the retrained model, because its cell had failed, are made up for from the rows.
+        Metrics that had to do without what they compare with are made up for from the rows, as soon as it is there.
         """
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
+            return False
+        if job.watching is not None and read_json(folder / "record.json").get("curve") != job.watching.facts():
             return False
         for evaluation in stage.evaluations:
             name, key = evaluation.evaluator.name, evaluation.key
@@ -158,7 +178,7 @@ class Executor:
             wanted = as_stored([_settings(stage, evaluation)])[0]
             if settings and {key: settings.get(key) for key in wanted} != wanted:
                 return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
-            if job.is_retrained:
+            if job.role and job.role == evaluation.compares_with:
                 if not samples.is_file():
                     return False
                 self.reference_rows[key] = read_jsonl(samples)
@@ -171,8 +191,10 @@ class Executor:
 
     def _summarize(self, evaluation: Evaluation, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
         evaluator = evaluation.evaluator
-        reference = rows if job.is_retrained else self.reference_rows.get(evaluation.key)
-        compared = stage.cell.retrained if reference is not None else None
+        mine = job.role and job.role == evaluation.compares_with
+        reference = rows if mine else self.reference_rows.get(evaluation.key)
+        names = {"retrained": stage.cell.retrained, "original": f"original@{stage.cell.model_hash[:16]}"}
+        compared = names[evaluation.compares_with or "retrained"] if reference is not None else None
         settings = {**_settings(stage, evaluation), "data_source": evaluation.benchmark.source, "reference": compared}
         write_metrics(_metrics_path(folder, evaluator.name), evaluator.summarize(rows, reference), settings)
 
@@ -200,6 +222,7 @@ class Executor:
         cell = stage.cell
         started = time.perf_counter()
         train_log: list[dict] = []
+        curve: list[dict] = []
 
         def step(number: int, steps: int, terms: Mapping[str, float]) -> None:
             train_log.append({"step": number, **terms})  # what is kept if the training does not reach its end
@@ -210,6 +233,10 @@ class Executor:
         try:
             facts: dict[str, Any] = {"train_seconds": 0.0, "trainable_parameters": 0}
             if job.method is not None:
+                looks: dict[str, Any] = {}
+                if job.watching is not None:
+                    looks = {"watch": job.watching.watch(loaded, encoder, self.batch_tokens, curve)}
+                    facts["curve"] = job.watching.facts()
                 unlearned = job.method.unlearn(
                     loaded,
                     encoder,
@@ -218,6 +245,7 @@ class Executor:
                     batch_tokens=self.batch_tokens,
                     progress=step,
                     earlier=state[-1] if state else None,
+                    **looks,
                 )
                 state.append(unlearned)
                 train_log = unlearned.log.steps
@@ -225,23 +253,42 @@ class Executor:
             if not self.fresh and self._settled(job, stage):
                 self.outcome.reused.append(cell.id)  # a chain is trained again from its start, but not scored again
                 return True
-            scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
+            scorer = self._scorer(job, loaded, encoder)
+            before = dict(vars(scorer.counts))
             evaluating = time.perf_counter()
             rows = {e.evaluator.name: as_stored(e.evaluator.score(scorer, e.benchmark)) for e in stage.evaluations}
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
-                "scored": vars(scorer.counts),
+                "scored": {name: count - before[name] for name, count in vars(scorer.counts).items()},
                 "wall_seconds": time.perf_counter() - started,
                 "peak_gib": peak_gib(loaded.device),
                 "device": provenance.device_name(loaded.device),
                 "batch_tokens": self.batch_tokens,
             }
-            self._write(job, stage, rows, facts, train_log)
+            self._write(job, stage, rows, facts, train_log, curve)
         except Exception as error:  # noqa: BLE001 - the boundary between cells: the traceback is kept, the grid goes on
-            self._fail(stage, error, getattr(error, "log", train_log))
+            self._fail(stage, error, getattr(error, "log", train_log), curve)
             return False
         self.outcome.done.append(cell.id)
         return True
+
+    def _scorer(self, job: Job, loaded: Loaded, encoder: Encoder) -> Scorer:
+        """A new one for a model that was changed; for one as it is the same again, which need not ask twice."""
+        if job.method is None and self._unchanged is not None and self._unchanged[0] is loaded:
+            return self._unchanged[1]
+        scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
+        if job.method is None:
+            self._unchanged = loaded, scorer
+        return scorer
+
+    def forget_model(self) -> None:
+        """Let go of what was asked of the last loaded model, and of the model itself."""
+        self._unchanged = None
+
+    def complete(self, job: Job) -> None:
+        """Metrics that had to wait for what they compare with: its job came later in the same run."""
+        for stage in job.stages:
+            self._settled(job, stage)
 
     def store_rows(self, job: Job, rows: Mapping[str, list[dict]], facts: dict) -> None:
         """A cell whose rows come from elsewhere (a published log) rather than from a model."""
@@ -255,7 +302,13 @@ class Executor:
         self.outcome.done.append(stage.cell.id)
 
     def _write(
-        self, job: Job, stage: Stage, rows: Mapping[str, list[dict]], facts: dict, train_log: list[dict]
+        self,
+        job: Job,
+        stage: Stage,
+        rows: Mapping[str, list[dict]],
+        facts: dict,
+        train_log: list[dict],
+        curve: Sequence[dict] = (),
     ) -> None:
         with self.store.staging(stage.cell.id) as folder:
             for evaluation in stage.evaluations:
@@ -263,9 +316,11 @@ class Executor:
                 write_jsonl(folder / "samples" / f"{name}.jsonl", rows[name])
                 self._summarize(evaluation, job, stage, rows[name], folder)
             if not self.fresh:
-                self._keep_other_evaluations(stage, folder)
+                facts = {**self._keep_other_evaluations(stage, folder, curve), **facts}
             if train_log:
                 write_jsonl(folder / "train.jsonl", train_log)
+            if curve:
+                write_jsonl(folder / "curve.jsonl", curve)
             write_json(folder / "spec.json", stage.cell.to_json())
             record = {
                 **job.facts,
@@ -276,21 +331,28 @@ class Executor:
                 "finished_unix": time.time(),
             }
             write_json(folder / "record.json", record)
-        if job.is_retrained:
-            for evaluation in stage.evaluations:
+        for evaluation in stage.evaluations:
+            if job.role and job.role == evaluation.compares_with:
                 self.reference_rows[evaluation.key] = rows[evaluation.evaluator.name]
 
-    def _keep_other_evaluations(self, stage: Stage, folder: Path) -> None:
-        """What was asked of this cell before and is not asked now: the cell's id says that it is the same model."""
+    def _keep_other_evaluations(self, stage: Stage, folder: Path, curve: Sequence[dict]) -> dict[str, Any]:
+        """What was asked of this cell before and is not asked now: the cell's id says that it is the same model.
+
+        Returns what the record has to say of it.
+        """
         if not self.store.complete(stage.cell.id):
-            return
+            return {}
         before = self.store.path(stage.cell.id)
         for kind in ("metrics", "samples"):
             for path in sorted((before / kind).glob("*")):
                 if not (folder / kind / path.name).exists():
                     write_text(folder / kind / path.name, path.read_text(encoding="utf-8"))
+        if curve or not (before / "curve.jsonl").is_file():
+            return {}
+        write_text(folder / "curve.jsonl", (before / "curve.jsonl").read_text(encoding="utf-8"))
+        return {"curve": read_json(before / "record.json").get("curve")}
 
-    def _fail(self, stage: Stage, error: Exception, train_log: list[dict]) -> None:
+    def _fail(self, stage: Stage, error: Exception, train_log: list[dict], curve: Sequence[dict] = ()) -> None:
         """Keep what is known of a failure, all of it at once; a cell that was complete before stays so."""
         cell = stage.cell
         text = "".join(traceback.format_exception(error))
@@ -304,6 +366,8 @@ class Executor:
         with self.store.staging(cell.id) as folder:
             if train_log:
                 write_jsonl(folder / "train.jsonl", train_log)
+            if curve:
+                write_jsonl(folder / "curve.jsonl", curve)
             self.store.fail(cell.id, cell.to_json(), text, partial=folder)
 
 

@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -13,15 +13,19 @@ from bench.checkpoints import Checkpoint, checkpoints, data_root, find
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Stage
-from bench.models import Loaded, choose_device, choose_dtype, load_model, load_tokenizer, out_of_memory
+from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage
+from bench.models import Loaded, choose_device, choose_dtype, depth_of, load_model, load_tokenizer, out_of_memory
 from bench.options import MINI, Options
 from bench.progress import Reporter
-from bench.requests import Request, plan
+from bench.requests import Plan, Request, plan
 from bench.spec import Cell
 from bench.store import RunStore
+from bench.tuning import SEED, Search, Trial, TrialsOf, Tuned, best, grouped, marked, results, tuned, write_csv
+from bench.validation import NOTE, Validation, Watching, divided
 
 logger = logging.getLogger(__name__)
+
+TRIAL_NOTE = "a trial, scored on the validation rows only"
 
 
 class ReadLog(Protocol):
@@ -49,6 +53,24 @@ class ConfiguredMethod(Protocol):
     def fields(self) -> dict[str, Any]: ...
 
 
+class ValidationOf(Protocol):
+    """What is asked about the validation part of a request, given those of the benchmarks that judge it besides."""
+
+    def __call__(self, benchmark: Benchmark, judges: Sequence[Benchmark], *, protocol: str) -> Validation: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosing:
+    """What --tune, --curve and --stop-early need to know of methods and evaluators."""
+
+    trials: TrialsOf
+    validation: ValidationOf
+
+
+Asked = tuple[Checkpoint, Request, Checkpoint | None]
+"""A request on the model that is to forget it, with the gold standard where there is one."""
+
+
 @dataclass(kw_only=True)
 class Grid:
     """Jobs by checkpoint, in the order in which they run: retrained models first, their rows are the reference."""
@@ -60,6 +82,10 @@ class Grid:
     logs: Mapping[str, ReadLog]
     """Evaluators whose rows a published log can give, by name."""
     jobs: list[tuple[Checkpoint, Job]] = field(default_factory=list)
+    searches: list[tuple[Search, list[Asked]]] = field(default_factory=list)
+    """What is still to be tuned, and the requests that then get a job a seed."""
+    validations: Mapping[str, Validation] = field(default_factory=dict)
+    """By the title of the request."""
     _encoders: dict[str, Encoder] = field(default_factory=dict)
 
     @property
@@ -74,11 +100,13 @@ class Grid:
         evaluators: EvaluatorsOf,
         logs: Mapping[str, ReadLog],
         progress: Reporter,
+        choosing: Choosing | None = None,
     ) -> "Grid":
         """Load the data, find or train the checkpoints, name every cell.
 
         Args:
             methods: what unlearns, for benchmarks of a family ("tofu"): recipes depend on the kind of data.
+            choosing: needed where the options ask to tune, for a curve or to stop early.
 
         Raises:
             LetheError: data, model or options that cannot work, before anything long runs.
@@ -89,29 +117,134 @@ class Grid:
         root = data_root(options)
         chosen = {family: methods(family) for family in {data.family(name) for name in options.benchmarks}}
         asked = plan(options, root, trains=any(chosen.values()))
-        grid = cls(options=options, evaluators=evaluators, logs=logs, judges=asked.judges)
+        validations: dict[str, Validation] = {}
+        if any(chosen.values()) and (options.decides or options.curve):
+            assert choosing is not None
+            asked, validations = _with_validation(asked, options, choosing.validation)
+        grid = cls(options=options, evaluators=evaluators, logs=logs, judges=asked.judges, validations=validations)
         late: list[tuple[Checkpoint, Job]] = []
         compares = any(data.family(name) == "tofu" for name in options.benchmarks)
         if compares and options.model != MINI and options.retrained is None and not options.dry_run:
             progress.note("without --retrained there is no forget quality: it compares with a retrained model")
+        found: dict[str, tuple[Checkpoint, Checkpoint | None]] = {}
+
+        def pair(request: Request) -> tuple[Checkpoint, Checkpoint | None]:
+            name = data.taught(request.judged.name)
+            if name not in found:
+                found[name] = checkpoints(options, root, name, progress)
+            return found[name]
+
+        tunable: dict[str, Asked] = {}
         for chain in asked.chains:
-            pairs = [checkpoints(options, root, request.judged.name, progress) for request in chain]
+            pairs = [pair(request) for request in chain]
             original = pairs[-1][0]  # the last split holds all that a chain is to forget, so its model knows all of it
             stages = [(request, retrained) for request, (_, retrained) in zip(chain, pairs, strict=True)]
             for request, retrained in stages:
                 if retrained is not None:
                     if retrained.is_log:
+                        if options.decides:
+                            raise LetheError(
+                                "a published log holds figures of all rows, but --tune and --stop-early leave the "
+                                "validation rows out; give --retrained a model, or leave it out"
+                            )
                         grid._read(retrained, request.judged)
                     stage = grid._stage(retrained, "retrained", request, retrained)
-                    grid.jobs.append((retrained, Job(stages=(stage,), is_retrained=True)))
-                late.append((original, Job(stages=(grid._stage(original, "original", request, retrained),))))
+                    grid.jobs.append((retrained, Job(stages=(stage,), role="retrained")))
+                stage = grid._stage(original, "original", request, retrained)
+                late.append((original, Job(stages=(stage,), role="original")))
             for seed in range(options.seeds):
                 for configured in chosen[data.family(chain[-1].judged.name)]:
-                    cells = tuple(grid._stage(original, configured, request, gold, seed) for request, gold in stages)
-                    facts = {"recipe": configured.recipe, "fields": configured.fields}
-                    late.append((original, Job(stages=cells, method=configured.method, facts=facts)))
+                    late.append((original, grid._job(configured, original, stages, seed)))
+            tunable[chain[0].title] = original, *stages[0]
         grid.jobs += late
+        if options.tune is not None and choosing is not None:
+            for members in grouped(list(tunable)).values():
+                grid._plan_searches(members, tunable, chosen, choosing.trials)
         return grid
+
+    def _job(
+        self,
+        configured: ConfiguredMethod,
+        original: Checkpoint,
+        stages: Sequence[tuple[Request, Checkpoint | None]],
+        seed: int,
+    ) -> Job:
+        """One method with one seed on a request, or on a chain of them."""
+        configured, watching = self._watched(configured, stages[0][0])
+        cells = tuple(self._stage(original, configured, request, gold, seed) for request, gold in stages)
+        facts = {"recipe": configured.recipe, "fields": configured.fields}
+        return Job(stages=cells, method=configured.method, facts=facts, watching=watching)
+
+    def _watched(self, configured: ConfiguredMethod, request: Request) -> tuple[ConfiguredMethod, Watching | None]:
+        """How a training is looked at, and the method with what this changes: a curve alone changes nothing."""
+        looks, patience = self.options.curve, self.options.stop_early
+        if looks is None or getattr(configured.method, "closed_form", False):
+            return configured, None
+        watching = Watching(validation=self.validations[request.title], looks=looks, patience=patience)
+        if patience is None:
+            return configured, watching
+        stopped = Tuned(
+            label=marked(configured.label, stop_early=patience),
+            method=configured.method,
+            fields={**configured.fields, "stop_early": patience, "looks": looks},
+            recipe=f"{configured.recipe}; weights of the best of {looks} looks at the validation rows, stopped after "
+            f"{patience} without a gain",
+        )
+        return stopped, watching
+
+    def _plan_searches(
+        self,
+        members: Sequence[str],
+        tunable: Mapping[str, Asked],
+        chosen: Mapping[str, Sequence[ConfiguredMethod]],
+        trials: TrialsOf,
+    ) -> None:
+        """The searches of every method on the requests `members`, for all requests of their collection."""
+        collection = data.collection(members[0])
+        asked = [found for title, found in tunable.items() if data.collection(title) == collection]
+        requests = [tunable[title] for title in members]
+        originals = tuple(
+            self._trial_job("original", original, request, role="original") for original, request, _ in requests
+        )
+        family, checkpoint = data.family(requests[0][1].judged.name), requests[0][0]
+        depth = None
+        if self.options.model != MINI:
+            depth = depth_of(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
+        for configured in chosen[family]:
+            found = [
+                Trial(
+                    number=number,
+                    configured=candidate,
+                    varied=varied,
+                    jobs=tuple(self._trial_job(candidate, original, request) for original, request, _ in requests),
+                )
+                for number, (varied, candidate) in enumerate(trials(configured, family, depth), start=1)
+            ]
+            search = Search(
+                label=configured.label,
+                benchmark=collection,
+                trials=tuple(found),
+                judge=self.validations[members[0]].judge,
+                originals=originals,
+            )
+            self.searches.append((search, asked))
+
+    def _trial_job(
+        self, method: ConfiguredMethod | str, original: Checkpoint, request: Request, *, role: Role = ""
+    ) -> Job:
+        """One trial on one request: the whole of it is trained on, the validation rows are scored."""
+        watching, facts = None, {}
+        if not isinstance(method, str):
+            method, watching = self._watched(method, request)
+            facts = {"recipe": method.recipe, "fields": method.fields}
+        stage = self._stage(original, method, request, None, SEED)
+        stage = replace(
+            stage,
+            cell=replace(stage.cell, note=TRIAL_NOTE),
+            evaluations=self.validations[request.title].evaluations,
+        )
+        trained = None if isinstance(method, str) else method.method
+        return Job(stages=(stage,), method=trained, role=role, facts=facts, watching=watching)
 
     def _stage(
         self,
@@ -140,7 +273,7 @@ class Grid:
             dtype=str(choose_dtype(self.options.dtype, device)).removeprefix("torch."),  # type: ignore[arg-type]
             device=device.type,
             limit=self.options.limit,
-            note=request.note if trains else "",
+            note=request.note if trains else NOTE if self.options.decides and self.validations else "",
         )
         return Stage(
             cell=cell,
@@ -175,8 +308,8 @@ class Grid:
     def _encoder(self, checkpoint: Checkpoint) -> Encoder:
         if checkpoint.name not in self._encoders:
             tokenizer = load_tokenizer(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
-            # GRUN's protocol is about multiple choice, whose prompts are no chats.
-            protocol = "strict" if self.options.protocol == "grun" else self.options.protocol
+            # GRUN's protocol is about multiple choice, whose prompts are no chats; that of ORT is its evaluator's.
+            protocol = "strict" if self.options.protocol in ("grun", "ort") else self.options.protocol
             self._encoders[checkpoint.name] = Encoder(tokenizer, template=self.options.template, protocol=protocol)
         return self._encoders[checkpoint.name]
 
@@ -187,19 +320,63 @@ class Grid:
         for cell in self.cells:
             done = store is not None and store.complete(cell.id)
             yield f"{'done ' if done else 'to do'}  {cell.title}{f'  {cell.id}' if known else ''}"
+        for search, asked in self.searches:
+            after = f"then {len(asked) * self.options.seeds} cells of {marked(search.label, tuned=len(search.trials))}"
+            yield f"to do  {search.label} {search.benchmark}: {len(search.trials)} trials, {after}"
         if not known:
             yield "the mini models would be trained first, they are not in the cache"
 
     def run(self, store: RunStore, progress: Reporter) -> Outcome:
-        """Run what is not there yet; each checkpoint is loaded once, and only if it has something to do."""
-        executor = Executor(
+        """Run what is not there yet; each checkpoint is loaded once, and only if it has something to do.
+
+        Where there is something to tune, that comes first: what is chosen makes more cells.
+        """
+        untuned = self._tune(store, progress)
+        executor = self._executor(store, progress, len(self.cells))
+        self._run(executor, self.jobs)
+        executor.outcome.failed += untuned
+        return executor.outcome
+
+    def _tune(self, store: RunStore, progress: Reporter) -> list[str]:
+        """Run all trials, and plan the cells of the best ones; the methods that no trial of which worked out."""
+        if not self.searches:
+            return []
+        trials = RunStore(store.out / "tuning")
+        jobs = {
+            job.stages[0].cell.id: (asked[0][0], job)
+            for search, asked in self.searches
+            for job in (*search.originals, *(job for trial in search.trials for job in trial.jobs))
+        }
+        progress.note(f"tuning: {len(jobs)} cells in {trials.out}, each scored on validation rows")
+        self._run(self._executor(trials, progress, len(jobs)), list(jobs.values()))
+        found = [results(search, trials) for search, _ in self.searches]
+        write_csv(store.out / "tuning.csv", [result for several in found for result in several])
+        untuned = []
+        for (search, asked), several in zip(self.searches, found, strict=True):
+            chosen = best(several)
+            if chosen is None:
+                progress.note(f"FAILED {search.label} {search.benchmark}: no trial worked out, so there is no tuned row")
+                untuned.append(f"{search.label} {search.benchmark}")
+                continue
+            method = tuned(chosen)
+            for original, request, gold in asked:
+                for seed in range(self.options.seeds):
+                    self.jobs.append((original, self._job(method, original, [(request, gold)], seed)))
+        self.searches = []
+        return untuned
+
+    def _executor(self, store: RunStore, progress: Reporter, total: int) -> Executor:
+        return Executor(
             store=store,
             progress=progress,
             batch_tokens=self.options.batch_tokens,
-            total=len(self.cells),
+            total=total,
             fresh=self.options.fresh,
         )
-        for checkpoint, jobs in self._by_checkpoint():
+
+    def _run(self, executor: Executor, planned: Sequence[tuple[Checkpoint, Job]]) -> None:
+        for checkpoint in dict.fromkeys(checkpoint for checkpoint, _ in planned):
+            jobs = [job for other, job in planned if other == checkpoint]
             loaded = None
             for job in jobs:
                 if executor.reuse(job):
@@ -211,23 +388,22 @@ class Grid:
                 loaded = loaded or self._load(checkpoint)
                 executor.run(job, loaded, self._encoder(checkpoint))
             if loaded is not None:
+                executor.forget_model()
                 del loaded
                 gc.collect()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-        return executor.outcome
-
-    def _by_checkpoint(self) -> Iterator[tuple[Checkpoint, list[Job]]]:
-        for checkpoint in dict.fromkeys(checkpoint for checkpoint, _ in self.jobs):
-            yield checkpoint, [job for other, job in self.jobs if other == checkpoint]
+        for _, job in planned:
+            executor.complete(job)
 
     def _load(self, checkpoint: Checkpoint) -> Loaded:
         device = choose_device(self.options.device)
         dtype = choose_dtype(self.options.dtype, device)  # type: ignore[arg-type]
         try:
-            return load_model(
+            loaded = load_model(
                 checkpoint.name, device=device, dtype=dtype, trust_remote_code=self.options.trust_remote_code
             )
+            return replace(loaded, cache_dir=self.options.cache_dir)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -235,3 +411,19 @@ class Grid:
                 f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
                 "more memory, or --dtype bfloat16"
             ) from error
+
+
+def _with_validation(
+    asked: Plan, options: Options, validation_of: ValidationOf
+) -> tuple[Plan, dict[str, Validation]]:
+    """What is looked at, by request; where anything is decided by it, the requests are judged on all other rows."""
+    splits = [divided(judge) for judge in asked.judges]
+    found, chains = {}, []
+    for chain in asked.chains:
+        [request] = chain  # the options allow no other
+        split = divided(request.judged)
+        judges = [judge.validation for judge in splits]
+        found[request.title] = validation_of(split.validation, judges, protocol=options.protocol)
+        note = "; ".join(filter(None, (request.note, NOTE)))
+        chains.append([replace(request, judged=split.reported, note=note) if options.decides else request])
+    return Plan(chains=chains, judges=[judge.reported for judge in splits] if options.decides else asked.judges), found

@@ -14,6 +14,8 @@ from bench.spec import MethodName, parse_methods, parse_sets
 
 MINI = "mini"
 """The model, or the data, that is made on the spot."""
+LOOKS = 10
+"""Looks at a training that may stop early, where --curve does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,9 @@ class Options:
     preset: str | None
     template: str
     limit: int | None
+    tune: int | None
+    curve: int | None
+    stop_early: int | None
     device: str
     dtype: str
     batch_tokens: int
@@ -43,6 +48,11 @@ class Options:
     dry_run: bool
     verbose: bool
     trust_remote_code: bool
+
+    @property
+    def decides(self) -> bool:
+        """Whether anything is chosen on validation rows, which no reported figure may ask then."""
+        return self.tune is not None or self.stop_early is not None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,7 +65,8 @@ class _Parser(argparse.ArgumentParser):
         arguments, extra = self.parse_known_args(argv)
         if extra:
             options = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(extra[0].partition("=")[0], [*options, "report"], n=1, cutoff=0.5)
+            commands = ["report", "export", "import"]
+            near = difflib.get_close_matches(extra[0].partition("=")[0], [*options, *commands], n=1, cutoff=0.5)
             raise LetheError(
                 f"unknown {'option' if extra[0].startswith('-') else 'argument'} {extra[0]!r}; "
                 + (f"did you mean {near[0]}? " if near else "")
@@ -77,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
         prog="run_all.py",
         description="Unlearn with every method, score what is left, and write a leaderboard in CSV and LaTeX.",
         epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop. "
-        "run_all.py report OUT writes the leaderboards again from all stored runs of a folder.",
+        "run_all.py report OUT writes the leaderboards again from all stored runs of a folder; run_all.py export and "
+        "run_all.py import, each with -h, exchange logs with open-unlearning.",
     )
     what = p.add_argument_group("what to run")
     what.add_argument(
@@ -91,8 +103,9 @@ def parser() -> argparse.ArgumentParser:
         "--benchmarks",
         default="tofu",
         metavar="A,B",
-        help=f"names from --list; tofu alone is {full_name('tofu')}; mmlu and lm_eval:TASK (name or YAML file) judge "
-        "what the others forget (default: %(default)s)",
+        help=f"names from --list; tofu alone is {full_name('tofu')}, ort every target of the folder one by one, ort/3 "
+        "the third, ort/1-5 five together; mmlu and lm_eval:TASK (name or YAML file) judge what the others forget; "
+        "tofu/forget10:forms asks the same facts in other forms too (default: %(default)s)",
     )
     what.add_argument(
         "--sequential",
@@ -119,6 +132,30 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         metavar="N",
         help="only the first N rows of every set, to try things out",
+    )
+    choose = p.add_argument_group("how to choose")
+    choose.add_argument(
+        "--tune",
+        type=_whole,
+        default=None,
+        metavar="N",
+        help="give every method N trials over its published grid, chosen on a fifth of the rows that is then left out "
+        "of every reported figure; tuned and default settings are rows of their own",
+    )
+    choose.add_argument(
+        "--curve",
+        type=_whole,
+        default=None,
+        metavar="K",
+        help="look K times at the model while it trains, on the validation rows: runs/*/curve.jsonl",
+    )
+    choose.add_argument(
+        "--stop-early",
+        type=_whole,
+        default=None,
+        metavar="P",
+        help=f"keep the weights of the best look, stop after P looks without a gain; --curve looks, by default "
+        f"{LOOKS}; the validation rows are left out of every reported figure",
     )
     where = p.add_argument_group("models and data")
     where.add_argument(
@@ -159,9 +196,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--protocol",
         default="strict",
-        choices=["strict", "openunlearning", "grun"],
+        choices=["strict", "openunlearning", "grun", "ort"],
         help="strict mends the known defects of published evaluations; openunlearning reproduces that suite's numbers; "
-        "grun asks multiple choice as GRUN's authors do (wmdp and mmlu only)",
+        "grun asks multiple choice as GRUN's authors do (wmdp and mmlu only), ort asks about targets as ORT's do",
     )
     how.add_argument(
         "--template",
@@ -202,7 +239,9 @@ def parse(argv: Sequence[str] | None) -> Options:
         LetheError: a value that no run could use.
     """
     a = parser().parse_args(argv)
-    for name, least in (("seeds", 1), ("limit", 1), ("batch_tokens", 1)):
+    for name, least in (
+        ("seeds", 1), ("limit", 1), ("batch_tokens", 1), ("tune", 1), ("curve", 1), ("stop_early", 1)
+    ):  # fmt: skip
         value = getattr(a, name)
         if value is not None and value < least:
             raise LetheError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
@@ -212,17 +251,25 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise LetheError(f"--methods names no method, got {a.methods!r}; see --list")
     if not benchmarks:
         raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
-    if a.sequential and len(benchmarks) < 2:
+    if a.sequential and len(benchmarks) < 2 and benchmarks != ["ort"]:
         raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
+    for name in ("tune", "curve", "stop_early"):
+        if a.sequential and getattr(a, name) is not None:
+            raise LetheError(
+                f"--{name.replace('_', '-')} is for single requests, not for --sequential; tune the first request alone "
+                "and give what was chosen with --set"
+            )
     if a.retrained is not None and a.model == MINI:
         raise LetheError("--retrained goes with --model; the mini model comes with its own retrained model")
     if a.retrained is not None and len(benchmarks) > 1:
         raise LetheError("--retrained is the gold standard of one split; give one benchmark per run")
-    odd = [name for name in benchmarks if family(name) not in ("wmdp", "mmlu")]
-    if a.protocol == "grun" and odd:
-        raise LetheError(
-            f"--protocol grun is defined for wmdp and mmlu, not for {odd[0]}; use strict or openunlearning"
-        )
+    for protocol, kinds in {"grun": ("wmdp", "mmlu"), "ort": ("ort",)}.items():
+        odd = [name for name in benchmarks if family(name) not in kinds]
+        if a.protocol == protocol and odd:
+            raise LetheError(
+                f"--protocol {protocol} is defined for {' and '.join(kinds)}, not for {odd[0]}; "
+                "use strict or openunlearning"
+            )
     if a.template not in ("auto", "chat", "plain") and not Path(a.template).is_file():
         raise LetheError(f"--template must be auto, chat, plain or a file that exists, got {a.template!r}")
     return Options(
@@ -240,6 +287,9 @@ def parse(argv: Sequence[str] | None) -> Options:
         preset=a.preset,
         template=a.template,
         limit=a.limit,
+        tune=a.tune,
+        curve=a.curve or (LOOKS if a.stop_early else None),
+        stop_early=a.stop_early,
         device=a.device,
         dtype=a.dtype,
         batch_tokens=a.batch_tokens,

@@ -1,5 +1,6 @@
 """What is to be forgotten, in which order: one request per benchmark, or a chain of them in one model."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from bench import data
 from bench.cache import fingerprint
+from bench.data.target_utility import union
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.mini.build import REAL_TEXTS
@@ -51,7 +53,8 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
         LetheError: files that are not as they should be, splits that do not contain the ones before them, or a method
             with nothing to forget.
     """
-    names = [name for name in options.benchmarks if not data.judges_only(name)]
+    named = [name for name in options.benchmarks if not data.judges_only(name)]
+    names = list(dict.fromkeys(part for name in named for part in data.expand(name, root)))
     judges = [_load(name, options, root) for name in options.benchmarks if data.judges_only(name)]
     if not names and trains:
         raise LetheError(
@@ -67,14 +70,18 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
         families = sorted({data.family(name) for name in names})
         if len(families) > 1:
             raise LetheError(f"--sequential takes requests of one kind, got {' and '.join(families)}")
-        chain = _chain(names, options, root) if families == ["tofu"] else _topics(names, options, root)
-        return Plan(chains=[chain], judges=judges)
+        kinds = {"tofu": _chain, "wmdp": _topics, "ort": _targets}
+        return Plan(chains=[kinds[families[0]](names, options, root)], judges=judges)
     found = []
     for name in names:
         benchmark = _load(name, options, root)
         trained, note = _known_to_mini(options, root, benchmark)
         found.append(
-            [Request(title=name, trained=trained, judged=benchmark, data_hash=benchmark.fingerprint, note=note)]
+            [
+                Request(
+                    title=benchmark.name, trained=trained, judged=benchmark, data_hash=benchmark.fingerprint, note=note
+                )
+            ]
         )
     return Plan(chains=found, judges=judges)
 
@@ -108,6 +115,47 @@ def _topics(names: Sequence[str], options: Options, root: Path | None) -> list[R
             )
         )
     return chain
+
+
+def _targets(names: Sequence[str], options: Options, root: Path | None) -> list[Request]:
+    """Targets one after the other: each request forgets its own, all so far are asked about."""
+    chain: list[Request] = []
+    for name in names:
+        trained, known = _known_to_mini(options, root, _load(name, options, root))
+        before = {subject for request in chain for subject in request.trained.subjects}
+        if again := before & {*trained.subjects}:
+            raise LetheError(f"{name} asks to forget {', '.join(sorted(again))} again; name each target once")
+        parts = [*(request.trained for request in chain), trained]
+        title = ">".join(part.name for part in parts) + ("" if chain else ">")  # "a>" is no target by itself
+        judged = together(parts, title)
+        chain.append(
+            Request(
+                title=judged.name,
+                trained=trained,
+                judged=judged,
+                data_hash=fingerprint([*(r.judged.fingerprint for r in chain), judged.fingerprint]),
+                note="; ".join(filter(None, ("one of successive requests", known))),
+            )
+        )
+    return chain
+
+
+def together(parts: Sequence[Benchmark], name: str) -> Benchmark:
+    """Targets as one benchmark to judge; what several of them ask of everything else is asked once."""
+    kinds = dict.fromkeys(itertools.chain.from_iterable(part.preferences for part in parts))
+
+    def all_of(field: str) -> tuple:
+        return tuple(itertools.chain.from_iterable(getattr(part, field) for part in parts))
+
+    return replace(
+        parts[-1],
+        name=name,
+        **{field: all_of(field) for field in ("forget", "retain", "subjects", "probes", "rejections")},
+        preferences={kind: tuple(p for part in parts for p in part.preferences.get(kind, ())) for kind in kinds},
+        utility=union(part.utility for part in parts),
+        fingerprint=fingerprint([part.fingerprint for part in parts]),
+        source="; ".join(dict.fromkeys(part.source for part in parts)),
+    )
 
 
 def _documents(benchmark: Benchmark) -> list[Document]:
@@ -171,6 +219,8 @@ def _judged_on(asked: set[tuple[str, str]], whole: Benchmark, limited: Benchmark
 def _known_to_mini(options: Options, root: Path | None, benchmark: Benchmark) -> tuple[Benchmark, str]:
     """The mini model on real files read only some of them: what it never knew can be neither forgotten nor kept."""
     if options.model != MINI or root is None or (root / "corpus").is_dir():
+        return benchmark, ""
+    if data.family(benchmark.name) == "ort":
         return benchmark, ""
     if data.family(benchmark.name) == "tofu":
         note = "retain rows of retain_perturbed only, the ones that the mini model knows"

@@ -1,7 +1,8 @@
 """Records as tables: which cells may be compared, which are seeds of one row, and who is best in a column.
 
 A row is the mean over the seeds that are complete, with their number; a figure that one of them lacks is missing in the
-mean too. Cells that failed leave a visible hole.
+mean too. Cells that failed leave a visible hole. The targets of ORT are one table: every row is a mean over all of
+them, each target weighing alike.
 """
 
 import json
@@ -10,11 +11,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from bench.composites import with_composites
+from bench.data import collection
 from bench.errors import LetheError
 from bench.records import Metric
 from bench.store import Record
+
+if TYPE_CHECKING:
+    from bench.compare import Significance
 
 REFERENCES = ("original", "retrained")
 """Rows to compare with: on top, and out of the contest for the best value."""
@@ -43,7 +49,20 @@ HEADLINE_CHOICES = {
 }
 """The same of multiple choice; MMLU's follow those of whatever was to be forgotten."""
 
-HEADINGS = {**HEADLINE, **HEADLINE_CHOICES}
+HEADLINE_FORMS = {
+    "forgetting_qa": ("Forgotten", "QA"),
+    "forgetting_fb": ("Forgotten", "FB"),
+    "forgetting_mcp": ("Forgotten", "MCP"),
+    "forgetting_subtoken": ("Forgotten", "letters"),
+    "mean_forgetting": ("Forgotten", "mean"),
+    "form_gap": ("Form", "gap"),
+    "neighbor_retention": ("Neighbours", "kept"),
+    "locality_retention": ("Locality", "kept"),
+    "ort_utility": ("Utility", "kept"),
+}
+"""The same of one fact asked in several forms: shares of what the original knew."""
+
+HEADINGS = {**HEADLINE, **HEADLINE_CHOICES, **HEADLINE_FORMS}
 
 MAX_COLUMNS = 8
 
@@ -56,16 +75,49 @@ class Row:
     records: tuple[Record, ...]
     """Complete ones, by seed."""
     failed: tuple[Record, ...]
+    targets: tuple[str, ...] = ()
+    """The benchmarks over which figures are averaged; empty in the table of a single one."""
+
+    @property
+    def seeds(self) -> list[str]:
+        """Those of complete records."""
+        return list(dict.fromkeys(spec_of(record, "seed") for record in self.records))
 
     @property
     def reference(self) -> bool:
         return base_label(self.method) in REFERENCES
 
     def values(self, metric: str) -> list[float]:
-        """One value a complete seed; empty where a seed lacks it."""
+        """One value a complete seed, the mean over the targets where there are several; empty where a seed lacks it.
+
+        A mean over some of the targets would be one over other questions than those of the rows beside it.
+        """
+        if self.targets:
+            table = self.by_target(metric)
+            whole = all(len(table.get(target, {})) == len(self.seeds) for target in self.targets)
+            return [mean([table[target][seed] for target in self.targets]) for seed in self.seeds] if whole else []
         found = [metrics_of(record).get(metric) for record in self.records]
         values = [metric.value for metric in found if metric is not None and not metric.missing]
         return values if len(values) == len(found) else []
+
+    def by_target(self, metric: str) -> dict[str, dict[str, float]]:
+        """Benchmark -> seed -> value, of those that have one."""
+        table: dict[str, dict[str, float]] = {}
+        for record in self.records:
+            found = metrics_of(record).get(metric)
+            if found is not None and not found.missing:
+                table.setdefault(spec_of(record, "benchmark"), {})[spec_of(record, "seed")] = found.value
+        return table
+
+    def interval(self, metric: str) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean over targets; NaN with fewer than two, or where the mean is missing."""
+        if len(self.targets) < 2 or not self.values(metric):
+            return math.nan, math.nan
+        table = self.by_target(metric)
+        from bench.stats import bootstrap_mean  # numpy, which tables of one benchmark do not need
+
+        ends = bootstrap_mean([mean(list(table[target].values())) for target in self.targets])
+        return ends.low, ends.high
 
     def mean(self, metric: str) -> float:
         return mean(self.values(metric))
@@ -86,6 +138,10 @@ class Table:
     rows: tuple[Row, ...] = ()
     better: Mapping[str, bool | None] = field(default_factory=dict)
     """Every metric of the rows, headline first, with whether higher is better."""
+    targets: tuple[str, ...] = ()
+    """The benchmarks over which every row is averaged, in a table of several."""
+    tied: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """By metric, the methods that are not significantly different from the best of the column, without that one."""
 
     @property
     def columns(self) -> list[str]:
@@ -113,11 +169,14 @@ class Table:
         return places
 
 
-def tables_of(records: Sequence[Record], methods: Sequence[str]) -> list[Table]:
+def tables_of(
+    records: Sequence[Record], methods: Sequence[str], *, significance: "Significance | None" = None
+) -> list[Table]:
+    """Sorted by model, benchmark and protocol; `methods` is the order of the rows, references first in any case."""
     order = {name: place for place, name in reversed(list(enumerate(methods)))}
     rows: dict[tuple[str, str, str], dict[str, list[Record]]] = {}
     for record, label in zip(records, _labels(records), strict=True):
-        group = (spec_of(record, "model"), spec_of(record, "benchmark"), spec_of(record, "protocol"))
+        group = (spec_of(record, "model"), collection(spec_of(record, "benchmark")), spec_of(record, "protocol"))
         rows.setdefault(group, {}).setdefault(label, []).append(record)
 
     def rank(label: str) -> tuple[int, int, bool]:
@@ -129,18 +188,26 @@ def tables_of(records: Sequence[Record], methods: Sequence[str]) -> list[Table]:
     tables = []
     for group in sorted(rows, key=lambda group: [natural(part) for part in group]):
         by_label = rows[group]
-        table = Table(model=group[0], benchmark=group[1], protocol=group[2])
+        originals = [r for label, of in by_label.items() if base_label(label) == REFERENCES[0] for r in of]
+        names = {spec_of(record, "benchmark") for members in by_label.values() for record in members}
+        targets = tuple(sorted(names - {group[1]}, key=natural))
+        table = Table(model=group[0], benchmark=group[1], protocol=group[2], targets=targets)
         members = []
         for label in sorted(by_label, key=rank):
-            by_seed = sorted(by_label[label], key=lambda record: natural(spec_of(record, "seed")))
+            by_seed = sorted(
+                by_label[label],
+                key=lambda record: (natural(spec_of(record, "seed")), natural(spec_of(record, "benchmark"))),
+            )
             members.append(
                 Row(
                     method=label,
-                    records=tuple(record for record in by_seed if record.status == "complete"),
+                    records=with_composites([r for r in by_seed if r.status == "complete"], originals),
                     failed=tuple(record for record in by_seed if record.status == "failed"),
+                    targets=targets,
                 )
             )
-        tables.append(replace(table, rows=tuple(members), better=_better(members)))
+        tied = significance.tied(table) if significance is not None else {}
+        tables.append(replace(table, rows=tuple(members), better=_better(members), tied=tied))
     return tables
 
 
@@ -149,8 +216,11 @@ def _labels(records: Sequence[Record]) -> list[str]:
 
     Runs that differ in more than their seed are never averaged: each kind gets a row, named after the difference.
     """
-    flat = [dict(_flatten(record.spec, without=("seed", "cell_id"))) for record in records]
-    rows = [tuple(spec_of(record, key) for key in ("model", "benchmark", "protocol", "method")) for record in records]
+    flat = [dict(_flatten(record.spec, without=("seed", "cell_id", *_of_target(record)))) for record in records]
+    rows = [
+        (spec_of(r, "model"), collection(spec_of(r, "benchmark")), spec_of(r, "protocol"), spec_of(r, "method"))
+        for r in records
+    ]
     together: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
         together.setdefault(row, []).append(index)
@@ -160,11 +230,18 @@ def _labels(records: Sequence[Record]) -> list[str]:
         differ = [key for key in keys if len({flat[index].get(key) for index in members}) > 1]
         for index in members if differ else ():
             labels[index] += " (" + ", ".join(f"{key}={flat[index].get(key, '')}" for key in differ) + ")"
-        taken = Counter((labels[index], spec_of(records[index], "seed")) for index in members)
+        own = {index: tuple(spec_of(records[index], key) for key in ("seed", "benchmark")) for index in members}
+        taken = Counter((labels[index], own[index]) for index in members)
         for index in members:
-            if taken[labels[index], spec_of(records[index], "seed")] > 1:
+            if taken[labels[index], own[index]] > 1:
                 labels[index] += f" #{records[index].cell_id[-8:]}"
     return labels
+
+
+def _of_target(record: Record) -> tuple[str, ...]:
+    """What cells of one collection may differ in and be averaged all the same."""
+    benchmark = spec_of(record, "benchmark")
+    return () if collection(benchmark) == benchmark else ("benchmark", "data_hash")
 
 
 def base_label(label: str) -> str:

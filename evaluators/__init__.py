@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.data import family
+from bench.data import FORMS, family
 from bench.fields import with_fields
+from evaluators.forms import DerivedFormsEvaluator, FormsEvaluator
 from evaluators.lm_eval_tasks import LmEvalEvaluator
 from evaluators.logs import read_reference_log
 from evaluators.mmlu import FiveShotMmluEvaluator, MmluEvaluator
+from evaluators.rwku_utility import UtilityEvaluator
 from evaluators.tofu import TofuEvaluator
 from evaluators.wmdp import ChemWmdpEvaluator, WmdpEvaluator
 
@@ -20,6 +22,7 @@ EVALUATORS = {
     "wmdp/chem": (ChemWmdpEvaluator,),
     "mmlu": (MmluEvaluator,),
     "mmlu/5shot": (FiveShotMmluEvaluator,),
+    "ort": (FormsEvaluator, UtilityEvaluator),
 }
 """The classes that score a benchmark, by its name or by what stands before the "/" of it; all take `protocol`.
 
@@ -50,9 +53,8 @@ def evaluators_of(
         named = LmEvalEvaluator(task=task, protocol=protocol, limit=limit)  # type: ignore[arg-type]
         named.prepare()  # a task that cannot be read is told before anything long runs
         return [named]
-    classes = EVALUATORS.get(benchmark) or EVALUATORS[family(benchmark)]
     found: list = []
-    for make in classes:
+    for make in _classes(benchmark):
         evaluator = make(protocol=protocol)
         fields = (sets or {}).get(evaluator.name)
         found.append(with_fields(evaluator, fields, where=evaluator.name) if fields else evaluator)
@@ -61,5 +63,11 @@ def evaluators_of(
 
 def names(benchmarks: Sequence[str]) -> list[str]:
     """The evaluators of these benchmarks whose fields --set can name."""
-    asked = [EVALUATORS.get(b) or EVALUATORS[family(b)] for b in benchmarks if family(b) != "lm_eval"]
-    return [make(protocol="strict").name for classes in asked for make in classes]
+    asked = [make for b in benchmarks if family(b) != "lm_eval" for make in _classes(b)]
+    return list(dict.fromkeys(make(protocol="strict").name for make in asked))
+
+
+def _classes(benchmark: str) -> tuple:
+    """Of a question/answer benchmark that is asked in forms, what judges the forms as well."""
+    classes = EVALUATORS.get(benchmark) or EVALUATORS[family(benchmark)]
+    return (*classes, DerivedFormsEvaluator) if benchmark.endswith(FORMS) else classes

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,7 +106,8 @@ def stage(
 
 def job(label: str, method: Add | None = None, **more: Any) -> Job:
     facts = {"recipe": "by hand"} if method else {}
-    return Job(stages=(stage(label, **more),), method=method, is_retrained=label == "retrained", facts=facts)
+    role: Any = label if label in ("original", "retrained") else ""
+    return Job(stages=(stage(label, **more),), method=method, role=role, facts=facts)
 
 
 @pytest.fixture
@@ -359,3 +361,48 @@ def test_rows_are_summarised_as_they_will_be_read_back() -> None:
     assert as_stored([{"a": (1, 2), "b": 0.1}]) == [{"a": [1, 2], "b": 0.1}]
     with pytest.raises(ValueError, match="not JSON compliant"):
         as_stored([{"a": float("nan")}])
+
+
+class Drop(Value):
+    """Compares with the model as it was before."""
+
+    compares_with = "original"
+
+
+def test_an_evaluator_may_compare_with_the_original(store: RunStore) -> None:
+    run = executor(store)
+    original, add = job("original", evaluator=Drop()), job("add", Add(amount=2.0), evaluator=Drop())
+    run.run(original, LOADED, ENCODER)
+    run.run(add, LOADED, ENCODER)
+    assert figures(store, add)["distance"] == 2.0
+    folder = store.path(add.stages[0].cell.id)
+    assert read_json(folder / "metrics" / "value.json")["settings"]["reference"] == "original@m"
+
+
+def test_what_ran_before_its_reference_is_compared_in_the_end(store: RunStore) -> None:
+    run = executor(store)
+    early, original = job("retrained", evaluator=Drop()), job("original", evaluator=Drop())
+    run.run(early, LOADED, ENCODER)
+    assert math.isnan(figures(store, early)["distance"])
+    run.run(original, LOADED, ENCODER)
+    for each in (early, original):
+        run.complete(each)
+    assert figures(store, early)["distance"] == 0.0
+
+
+def test_jobs_that_train_nothing_share_what_was_asked_and_others_do_not(store: RunStore) -> None:
+    seen: list[Any] = []
+
+    class Watch(Value):
+        def score(self, scorer: Any, benchmark: Benchmark) -> list[dict]:
+            seen.append(scorer)
+            return super().score(scorer, benchmark)
+
+    run = executor(store)
+    run.run(job("original", benchmark="a", evaluator=Watch()), LOADED, ENCODER)
+    run.run(job("add", Add(amount=2.0), benchmark="a", evaluator=Watch()), LOADED, ENCODER)
+    run.run(job("original", benchmark="b", evaluator=Watch()), LOADED, ENCODER)
+    assert seen[0] is seen[2] and seen[1] is not seen[0]
+    run.forget_model()
+    run.run(job("original", benchmark="c", evaluator=Watch()), LOADED, ENCODER)
+    assert seen[3] is not seen[0]

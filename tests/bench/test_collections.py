@@ -1,0 +1,147 @@
+"""Targets that are averaged: one table, every target alike, an interval over targets, and ORT's summary."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+
+from bench.data import collection, expand, full_name, taught
+from bench.errors import LetheError
+from bench.records import Metric, missing
+from bench.report import write_reports
+from bench.store import Record
+from bench.tables import tables_of
+
+ANN, BEN = "ort/1_Ann_Lee", "ort/2_Ben_Oz"
+
+
+def record(method: str, benchmark: str, *, seed: int = 0, fail: bool = False, **figures: float) -> Record:
+    cell_id = f"{method}-{benchmark}-{seed}".replace("/", "-")
+    spec = {"cell_id": cell_id, "model": "m", "method": method, "benchmark": benchmark, "seed": seed}
+    spec |= {"protocol": "strict", "data_hash": f"hash of {benchmark}"}
+    if fail:
+        return Record(cell_id=cell_id, spec=spec, status="failed", error="LetheError: lost")
+    metrics = [
+        missing(name, "not asked") if math.isnan(value) else Metric(name=name, value=value, higher_is_better=True)
+        for name, value in figures.items()
+    ]
+    return Record(cell_id=cell_id, spec=spec, record={"train_seconds": 1.0}, metrics={"ort": metrics})
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_targets_share_a_table_and_a_row_is_the_mean_over_them() -> None:
+    (table,) = tables_of([record("npo", ANN, form_gap=0.25), record("npo", BEN, form_gap=0.75)], [])
+    assert (table.benchmark, table.targets) == ("ort", (ANN, BEN))
+    (row,) = table.rows
+    assert row.method == "npo"
+    assert row.mean("form_gap") == 0.5
+    assert row.values("form_gap") == [0.5]  # one seed
+
+
+def test_a_batch_and_a_chain_of_targets_are_tables_of_their_own() -> None:
+    names = ["ort/1-2", f"{ANN}>{BEN}", ANN]
+    tables = tables_of([record("npo", name, form_gap=0.5) for name in names], [])
+    assert {(table.benchmark, table.targets) for table in tables} == {
+        ("ort/1-2", ()),
+        (f"{ANN}>{BEN}", ()),
+        ("ort", (ANN,)),
+    }
+
+
+def test_with_several_seeds_a_value_is_one_seeds_mean_over_targets(tmp_path: Path) -> None:
+    figures = {(0, ANN): 0.1, (0, BEN): 0.3, (1, ANN): 0.5, (1, BEN): 0.7}
+    records = [record("npo", name, seed=seed, form_gap=value) for (seed, name), value in figures.items()]
+    (table,) = tables_of(records, [])
+    assert table.rows[0].values("form_gap") == pytest.approx([0.2, 0.6])
+    write_reports(records, tmp_path)
+    (row,) = read(tmp_path / "leaderboard.csv")
+    assert (row["seeds"], row["targets"], row["failed"]) == ("2", "2", "0")
+    assert float(row["form_gap"]) == pytest.approx(0.4)
+    assert float(row["form_gap_sd"]) == pytest.approx(0.2 * math.sqrt(2))  # of 0.2 and 0.6: sqrt(2 * 0.2 ** 2 / 1)
+
+
+@pytest.mark.parametrize(
+    "lacking", [record("npo", BEN, fail=True), record("npo", BEN, form_gap=math.nan)], ids=["failed", "missing"]
+)
+def test_a_mean_over_some_of_the_targets_is_missing(tmp_path: Path, lacking: Record) -> None:
+    records = [record("npo", ANN, form_gap=0.5), lacking]
+    records += [record("ga", name, form_gap=0.25) for name in (ANN, BEN)]
+    write_reports(records, tmp_path, methods=["npo", "ga"])
+    npo, ga = read(tmp_path / "leaderboard.csv")
+    assert (npo["form_gap"], npo["form_gap_low"], ga["form_gap"]) == ("", "", "0.25")
+    assert npo["failed"] == ("1" if lacking.status == "failed" else "0")
+    long = [(row["method"], row["benchmark"]) for row in read(tmp_path / "metrics.csv") if row["value"]]
+    assert ("npo", ANN) in long  # what is known of single targets stays
+    if lacking.status == "failed":
+        assert "npo (ort/2\\_\\allowbreak{}Ben" in (tmp_path / "leaderboard.tex").read_text().replace("\n", " ") or (
+            "Ben" in (tmp_path / "leaderboard.tex").read_text()
+        )
+
+
+def test_the_interval_is_over_targets_and_the_same_every_time() -> None:
+    one, two = tables_of([record("npo", ANN, form_gap=0.2)], []), [ANN, BEN]
+    assert all(map(math.isnan, one[0].rows[0].interval("form_gap")))
+    (table,) = tables_of([record("npo", name, form_gap=v) for name, v in zip(two, (0.2, 0.6), strict=True)], [])
+    assert table.rows[0].interval("form_gap") == pytest.approx((0.2, 0.6))
+
+
+def test_the_summary_prints_the_change_against_the_original(tmp_path: Path) -> None:
+    records = [
+        record("original", ANN, forget_qa=0.8, neighbor_qa=0.5, ort_triviaqa_f1=0.0),
+        record("rocr", ANN, forget_qa=0.2, neighbor_qa=0.55, ort_triviaqa_f1=0.1),
+    ]
+    write_reports(records, tmp_path)
+    original, rocr = read(tmp_path / "ort_summary.csv")
+    assert original["forget_qa"] == "0.8000"
+    assert rocr["forget_qa"] == "0.2000(-75.00%)"  # 100 * (0.2 - 0.8) / 0.8
+    assert rocr["neighbor_qa"] == "0.5500(+10.00%)"
+    assert rocr["triviaqa_F1"] == "0.1000"  # nothing to compare with: the original has 0
+    assert rocr["fluency_entropy"] == ""
+    assert list(original)[4:] == sorted(list(original)[4:], key=str.lower)
+    tex = (tmp_path / "ort_summary.tex").read_text()
+    assert r"forget\_qa & 0.800 & 0.200 ($-75$) \\" in tex
+    assert r"fluency\_entropy & -- & -- \\" in tex
+
+
+def test_without_forms_there_is_no_summary(tmp_path: Path) -> None:
+    write_reports([record("npo", "tofu/forget10", forget_quality=0.5)], tmp_path)
+    assert not (tmp_path / "ort_summary.csv").exists()
+    assert "targets" not in (tmp_path / "leaderboard.csv").read_text()
+
+
+def test_names_of_targets_batches_and_forms(tmp_path: Path) -> None:
+    for name in ("1_A", "2_B"):
+        (tmp_path / "rwku" / "Target" / name).mkdir(parents=True)
+    assert expand("ort", tmp_path) == ["ort/1_A", "ort/2_B"]
+    assert expand("ort/1", tmp_path) == ["ort/1"]
+    assert full_name("tofu:forms") == "tofu/forget10:forms"
+    assert taught("tofu/forget10:forms") == "tofu/forget10"
+    assert taught(f"{ANN}>{BEN}") == taught("ort/1-5") == "ort"
+    assert collection("ort/10_Prince_Harry,_Duke_of_Sussex") == "ort"
+    for name in ("wmdp:forms", "ort:forms", "mmlu:forms"):
+        with pytest.raises(LetheError, match="only question/answer benchmarks"):
+            full_name(name)
+    with pytest.raises(LetheError, match="unknown benchmark 'ort/'"):
+        full_name("ort/")
+
+
+def test_a_chain_becomes_curves(tmp_path: Path) -> None:
+    stages = {f"{ANN}>": 0.2, f"{ANN}>{BEN}": 0.3}
+    records = [record("npo", name, form_gap=value) for name, value in stages.items()]
+    records += [
+        record("npo", "tofu/forget01", form_gap=0.4),
+        record("npo", "tofu/forget01>tofu/forget05", form_gap=0.5),
+    ]
+    write_reports([*records, record("npo", ANN, form_gap=0.9)], tmp_path)
+    points = [(r["chain"], r["requests"], r["last_request"], r["value"]) for r in read(tmp_path / "curves.csv")]
+    assert points == [
+        (f"{ANN}>{BEN}", "1", ANN, "0.2"),
+        (f"{ANN}>{BEN}", "2", BEN, "0.3"),
+        ("tofu/forget01>tofu/forget05", "1", "tofu/forget01", "0.4"),
+        ("tofu/forget01>tofu/forget05", "2", "tofu/forget05", "0.5"),
+    ]
