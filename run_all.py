@@ -2,6 +2,8 @@
 
 python run_all.py --methods grun_npo,npo          # offline, on the mini world
 python run_all.py report OUT                      # leaderboards again from stored runs
+python run_all.py export OUT                      # every TOFU cell as open-unlearning's files
+python run_all.py import LOG --as NAME            # a published log as a row
 python run_all.py -h                              # everything else
 """
 
@@ -30,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = list(sys.argv[1:] if argv is None else argv)
         if arguments[:1] == ["report"]:
             return report([Path(a) for a in arguments[1:]], console)
+        if arguments[:1] == ["export"]:
+            return export(arguments[1:], console)
+        if arguments[:1] == ["import"]:
+            return import_log(arguments[1:], console)
         options = parse(arguments)
         level = logging.DEBUG if options.verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
@@ -77,17 +83,48 @@ def report(folders: Sequence[Path], console: Console) -> int:
     return 0
 
 
+def export(arguments: Sequence[str], console: Console) -> int:
+    """Stored TOFU cells as open-unlearning's files."""
+    from bench.published import parse_export
+    from evaluators.exchange import export_runs
+
+    options = parse_export(arguments)
+    for folder in export_runs(options.out, options.to):
+        say(console, f"wrote {folder}")
+    return 0
+
+
+def import_log(arguments: Sequence[str], console: Console) -> int:
+    """A published log as a row of the leaderboards."""
+    from bench.published import parse_import, store_published
+    from bench.store import RunStore
+    from evaluators.exchange import published_cell
+    from methods import METHODS
+    from methods.recipes import REFERENCES
+
+    options = parse_import(arguments)
+    published = published_cell(options)
+    store = RunStore(options.out)
+    new = store_published(store, published)
+    write(store.records(), options.out, [*REFERENCES, *METHODS], console)
+    say(console, f"{'imported' if new else 'was there already:'} {published.cell.id}")
+    return 0
+
+
 def run(options: Options, console: Console) -> int:
     """Build the grid, run what is missing, write the leaderboards."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose seconds wherever cores are shared
     started = time.perf_counter()
     from bench.data import family
-    from bench.grid import Grid
+    from bench.grid import Choosing, Grid
     from bench.models import resident_peak_gib
     from bench.progress import Reporter
+    from bench.published import imported
     from bench.store import RunStore
     from evaluators import LOGS, evaluators_of, names
+    from evaluators.selection import validation_of
+    from methods.grids import trials
     from methods.recipes import REFERENCES, Configured, chosen
 
     scored_by = names(options.benchmarks)
@@ -101,14 +138,16 @@ def run(options: Options, console: Console) -> int:
     store = None if options.dry_run else RunStore(options.out)
     with Reporter(console) as progress:
         evaluators = partial(evaluators_of, sets=of_evaluators, limit=options.limit)
-        grid = Grid.build(options, configured.__getitem__, evaluators, LOGS, progress)
+        searched = partial(trials, number=options.tune or 0, mini=options.model == "mini", sets=of_methods)
+        choosing = Choosing(trials=searched, validation=validation_of)
+        grid = Grid.build(options, configured.__getitem__, evaluators, LOGS, progress, choosing)
         if store is None:
             for line in grid.plan():
                 say(console, line)
             return 0
         outcome = grid.run(store, progress)
-    mine = {cell.id for cell in grid.cells}
     records = store.records()
+    mine = {cell.id for cell in grid.cells} | {record.cell_id for record in records if imported(record)}
     order = [*REFERENCES, *(cell.method for cell in grid.cells)]
     write([record for record in records if record.cell_id in mine], options.out, order, console)
     if others := sum(record.cell_id not in mine for record in records):

@@ -355,7 +355,7 @@ class Grid:
         for (search, asked), several in zip(self.searches, found, strict=True):
             chosen = best(several)
             if chosen is None:
-                progress.note(f"FAILED {search.label} {search.benchmark}: no trial worked out, so there is no tuned row")
+                progress.note(f"FAILED {search.label} {search.benchmark}: no trial worked out, no tuned row")
                 untuned.append(f"{search.label} {search.benchmark}")
                 continue
             method = tuned(chosen)
@@ -413,9 +413,7 @@ class Grid:
             ) from error
 
 
-def _with_validation(
-    asked: Plan, options: Options, validation_of: ValidationOf
-) -> tuple[Plan, dict[str, Validation]]:
+def _with_validation(asked: Plan, options: Options, validation_of: ValidationOf) -> tuple[Plan, dict[str, Validation]]:
     """What is looked at, by request; where anything is decided by it, the requests are judged on all other rows."""
     splits = [divided(judge) for judge in asked.judges]
     found, chains = {}, []

@@ -256,8 +256,8 @@ def parse(argv: Sequence[str] | None) -> Options:
     for name in ("tune", "curve", "stop_early"):
         if a.sequential and getattr(a, name) is not None:
             raise LetheError(
-                f"--{name.replace('_', '-')} is for single requests, not for --sequential; tune the first request alone "
-                "and give what was chosen with --set"
+                f"--{name.replace('_', '-')} is for single requests, not for --sequential; tune the first "
+                "one alone and give what was chosen with --set"
             )
     if a.retrained is not None and a.model == MINI:
         raise LetheError("--retrained goes with --model; the mini model comes with its own retrained model")

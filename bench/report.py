@@ -1,7 +1,8 @@
-"""Records to reports: metrics.csv (long), leaderboard.csv (a row a method), leaderboard.tex, costs.csv, the terminal's.
+"""Records to reports: metrics.csv (long), leaderboard (a row a method) as .csv, .tex, .md, .json, costs.csv, terminal.
 
 What a machine took, seconds and memory, stands in costs.csv alone: the other files are the same, byte for byte,
-whenever the figures are. Missing is missing: empty in CSV, a dash elsewhere.
+whenever the figures are (leaderboard.json also names the commits of the code). Missing is missing: empty in CSV, null
+in JSON, a dash elsewhere.
 """
 
 import math
@@ -12,23 +13,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.curves import curve_rows
 from bench.errors import LetheError
+from bench.exports import leaderboard_json, markdown
 from bench.latex import latex
-from bench.store import Record, write_text
+from bench.store import Record, json_text, write_text
+from bench.summary import has_summary, summary_latex, summary_rows
 from bench.tables import (
     HEADLINE,
+    HEADLINE_FORMS,
     Row,
     Table,
     headline_first,
     last_reference,
     metrics_of,
     printed_number,
+    spec_of,
     tables_of,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
+
+    from bench.compare import Significance
 
 _COSTS = (
     *("train_seconds", "eval_seconds", "wall_seconds", "peak_gib"),
@@ -37,27 +45,51 @@ _COSTS = (
 _LONG_FORM = ("model", "method", "benchmark", "seed", "protocol", "metric", "value", "stderr", "n")
 
 
-def write_reports(records: Sequence[Record], out: Path, *, methods: Sequence[str] = ()) -> list[Path]:
-    """metrics.csv, leaderboard.csv, leaderboard.tex and costs.csv in `out`; the same records give the same bytes.
+def write_reports(
+    records: Sequence[Record],
+    out: Path,
+    *,
+    methods: Sequence[str] = (),
+    tables: Sequence[Table] | None = None,
+    significance: "Significance | None" = None,
+) -> list[Path]:
+    """metrics.csv, leaderboard.csv, .tex, .md, .json and costs.csv in `out`; the same records give the same bytes.
+
+    Where facts were asked in forms, ORT's summary as ort_summary.csv and .tex beside them; of successive requests
+    curves.csv; where methods were compared with the best of their column, significance.csv.
 
     `methods` is the order of the rows; a label with fields, `npo[beta=0.2]`, that is not in it follows its method.
     Without it, and for what it does not name, the order is that of the records. References come first in any case.
+    `tables` are those of the records, where they are known already, with their marks of significance.
     """
-    tables = tables_of(records, methods)
+    tables = tables_of(records, methods, significance=significance) if tables is None else tables
     contents = {
         "metrics.csv": _csv(_long_rows(tables)),
         "leaderboard.csv": _csv(_wide_rows(tables)),
         "leaderboard.tex": latex(tables),
+        "leaderboard.md": markdown(tables),
+        "leaderboard.json": json_text(leaderboard_json(tables)),
         "costs.csv": _csv(_cost_rows(tables)),
     }
+    if any(map(has_summary, tables)):
+        contents |= {
+            "ort_summary.csv": _csv(summary_rows(tables)),
+            "ort_summary.tex": "\n".join(summary_latex(table) for table in tables if has_summary(table)),
+        }
+    if len(curves := curve_rows(tables)) > 1:
+        contents["curves.csv"] = _csv(curves)
+    if significance is not None and significance.results:
+        contents["significance.csv"] = _csv(significance.csv_rows())
     for name, text in contents.items():
         write_text(out / name, text)
     return [out / name for name in contents]
 
 
-def summary_table(records: Sequence[Record], *, methods: Sequence[str] = ()) -> "Summary":
+def summary_table(
+    records: Sequence[Record], *, methods: Sequence[str] = (), significance: "Significance | None" = None
+) -> "Summary":
     """The headline columns for a terminal: best bold, second underlined, cells that failed in red."""
-    return Summary(tables=tuple(tables_of(records, methods)))
+    return Summary(tables=tuple(tables_of(records, methods, significance=significance)))
 
 
 def failures(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -78,7 +110,7 @@ def _long_rows(tables: Sequence[Table]) -> list[list[object]]:
     for table in tables:
         for row in table.rows:
             for record in row.records:
-                start = [table.model, row.method, table.benchmark, record.spec.get("seed"), table.protocol]
+                start = [table.model, row.method, spec_of(record, "benchmark"), record.spec.get("seed"), table.protocol]
                 for metric in metrics_of(record).values():
                     rows.append([*start, metric.name, metric.value, metric.stderr, metric.n or None])
     return rows
@@ -87,15 +119,20 @@ def _long_rows(tables: Sequence[Table]) -> list[list[object]]:
 def _wide_rows(tables: Sequence[Table]) -> list[list[object]]:
     known = list(dict.fromkeys(name for table in tables for name in table.better))
     metrics = headline_first(known or HEADLINE)
-    several = any(len(row.records) > 1 for table in tables for row in table.rows)
+    several = any(len(row.seeds) > 1 for table in tables for row in table.rows)
     deviations = metrics if several else []
-    head = ["method", "benchmark", "model", "protocol", "seeds", "failed"]
-    rows: list[list[object]] = [[*head, *metrics, *(f"{name}_sd" for name in deviations)]]
+    averaged = any(len(table.targets) > 1 for table in tables)
+    bounded = [name for name in metrics if name in HEADLINE_FORMS] if averaged else []
+    head = ["method", "benchmark", "model", "protocol", "seeds", *(["targets"] if averaged else []), "failed"]
+    bounds = [f"{name}_{end}" for name in bounded for end in ("low", "high")]
+    rows: list[list[object]] = [[*head, *metrics, *(f"{name}_sd" for name in deviations), *bounds]]
     for table in tables:
         for row in table.rows:
-            start = [row.method, table.benchmark, table.model, table.protocol, len(row.records), len(row.failed)]
+            start = [row.method, table.benchmark, table.model, table.protocol, len(row.seeds)]
+            targets = [len(table.targets) or None] if averaged else []
             spread = [statistics.stdev(v) if len(v := row.values(name)) > 1 else math.nan for name in deviations]
-            rows.append([*start, *map(row.mean, metrics), *spread])
+            ends = [end for name in bounded for end in row.interval(name)]
+            rows.append([*start, *targets, len(row.failed), *map(row.mean, metrics), *spread, *ends])
     return rows
 
 
@@ -104,7 +141,7 @@ def _cost_rows(tables: Sequence[Table]) -> list[list[object]]:
     for table in tables:
         for row in table.rows:
             for record in row.records:
-                start = [table.model, row.method, table.benchmark, record.spec.get("seed"), table.protocol]
+                start = [table.model, row.method, spec_of(record, "benchmark"), record.spec.get("seed"), table.protocol]
                 rows.append([*start, *(record.record.get(name) for name in _COSTS)])
     return rows
 
@@ -138,6 +175,8 @@ class Summary:
             for line in _view(table, options.max_width):
                 line.no_wrap, line.overflow = True, "ignore"
                 yield line
+            if any(table.tied.get(name) for name in table.columns):
+                yield Text(f"{_TIED} not significantly different from the best of its column", style="dim")
             yield Text()
 
 
@@ -185,10 +224,15 @@ def _figures(table: Table, row: Row, counted: bool) -> "list[Text]":
         return [*cells, Text("failed", style="bold red")]
     for name in table.columns:
         style = {"best": "bold", "second": "underline", None: ""}[table.places(name).get(row.method)]
-        cells.append(Text(printed_number(name, row.mean(name)) or "-", style=style))
+        cell = Text(printed_number(name, row.mean(name)) or "-", style=style)
+        if tied := table.tied.get(name):
+            cell.append(_TIED if row.method in tied else " ", style="not bold not underline")
+        cells.append(cell)
     seconds = row.measured("train_seconds")
     return [*cells, Text("-" if math.isnan(seconds) else f"{seconds:.1f}")]
 
+
+_TIED = "\u2020"
 
 _SHORTER = {
     "forget_ks_d": "KS D",
@@ -196,6 +240,10 @@ _SHORTER = {
     "probability": "prob.",
     "extraction_strength": "extr._str.",
     "train_seconds": "train_s",
+    "mean_forgetting": "mean_forg.",
+    "forgetting_": "forg._",
+    "subtoken": "letters",
+    "retention": "kept",
 }
 
 

@@ -175,8 +175,13 @@ class RunStore:
 
 
 def write_json(path: Path, value: object) -> None:
-    """One JSON file, in one step. NaN and infinities become null; other floats come back exactly."""
-    write_text(path, _dumps(value, indent=1) + "\n")
+    """One JSON file, in one step."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """What `write_json` writes. NaN and infinities become null; other floats come back exactly."""
+    return _dumps(value, indent=1) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -215,13 +220,18 @@ def read_metrics(path: Path) -> list[Metric]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` in UTF-8."""
+    write_bytes(path, text.encode(errors="backslashreplace"))  # file names from a shell can hold lone surrogates
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step: whoever reads it finds the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
-                file.write(text.encode(errors="backslashreplace"))  # file names from a shell can hold lone surrogates
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -4,8 +4,9 @@
     python benchmarks/find_mini_recipes.py --benchmark wmdp --trials 15
     python benchmarks/find_mini_recipes.py --benchmark ort --trials 12
 
-Every trial is drawn from its method's grid in methods/grids.py by a generator seeded with the method's name. It is trained and
-scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of bench.mini.world.SEED).
+Every trial is drawn from its method's grid in methods/grids.py by a generator seeded with the method's name. It is
+trained and scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of
+bench.mini.world.SEED).
 What is left of the forget set is a mean over both worlds, what is kept of `original` that of the worse one; `TofuTask`
 and `WmdpTask` say of which metrics. The recipe is the trial that forgets most: among those within 0.1 of the least
 left, the one that keeps most, for documents with 0.01 taken as equal. (Two retrained models of TOFU that differ only in
@@ -58,7 +59,7 @@ NOISE = 0.1
 CHANCE = 0.25
 """Accuracy of a guess among four."""
 
-TARGETS = 3
+TARGETS = 2
 """How many targets of a world a trial is made for."""
 FLUENCY_TOKENS = 64
 BIOGRAPHY = re.compile(r"biography of (?P<name>.+)\.$")

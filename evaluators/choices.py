@@ -186,10 +186,8 @@ def _row(
     }
 
 
-def summarize(
-    prefix: str, rows: Sequence[Row], parts: Mapping[str, Sequence[str]], *, higher_is_better: bool
-) -> list[Metric]:
-    """Accuracy and mean probability of the right option over all rows and over each part, then the cut prompts.
+def slices(prefix: str, rows: Sequence[Row], parts: Mapping[str, Sequence[str]]) -> dict[str, list[Row]]:
+    """All rows and those of each part, by the name that their metrics begin with.
 
     Args:
         parts: name -> its subjects, in the order of the report; those of which there is no row are left out.
@@ -197,15 +195,32 @@ def summarize(
     by_subject: dict[str, list[Row]] = {}
     for row in rows:
         by_subject.setdefault(row["set"], []).append(row)
-    slices = {prefix: list(rows)}
+    found = {prefix: list(rows)}
     for name, subjects in parts.items():
         mine = [row for subject in subjects for row in by_subject.get(subject, ())]
         if mine:
-            slices[f"{prefix}_{name}"] = mine
-    found = []
-    for name, mine in slices.items():
-        for metric, field in (("accuracy", "correct"), ("probability", "probability")):
-            found.append(MeanOf(f"{name}_{metric}", name, (field,), float, higher_is_better)(mine))
+            found[f"{prefix}_{name}"] = mine
+    return found
+
+
+def means_of(name: str, *, higher_is_better: bool) -> tuple[MeanOf, MeanOf]:
+    """Accuracy and mean probability of the rows with that name."""
+    accuracy, probability = (
+        MeanOf(f"{name}_{metric}", name, (field,), float, higher_is_better)
+        for metric, field in (("accuracy", "correct"), ("probability", "probability"))
+    )
+    return accuracy, probability
+
+
+def summarize(
+    prefix: str, rows: Sequence[Row], parts: Mapping[str, Sequence[str]], *, higher_is_better: bool
+) -> list[Metric]:
+    """Accuracy and mean probability of the right option over all rows and over each part, then the cut prompts."""
+    found = [
+        mean(mine)
+        for name, mine in slices(prefix, rows, parts).items()
+        for mean in means_of(name, higher_is_better=higher_is_better)
+    ]
     truncated = f"{prefix}_truncated"
     if not rows:
         return [*found, missing(truncated, f"no {prefix} rows")]

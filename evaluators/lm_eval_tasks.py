@@ -66,7 +66,7 @@ class LmEvalEvaluator:
     @property
     def name(self) -> str:
         """ "lm_eval_arc_easy"; of a file, its name without the suffix."""
-        return f"lm_eval_{_plain_name(Path(self.task).stem if _is_file(self.task) else self.task)}"
+        return f"lm_eval_{plain_name(Path(self.task).stem if _is_file(self.task) else self.task)}"
 
     def prepare(self) -> None:
         """Find the task and read its data; errors that `score` would raise after training come at once."""
@@ -83,7 +83,7 @@ class LmEvalEvaluator:
             mine: dict[int, Row] = {}
             for sample in samples:
                 row = mine.setdefault(sample["doc_id"], _row(name, sample, lm.cut))
-                filtered = "" if sample["filter"] == "none" else f"_{_plain_name(sample['filter'])}"
+                filtered = "" if sample["filter"] == "none" else f"_{plain_name(sample['filter'])}"
                 for metric in sample["metrics"]:
                     row["metrics"][metric + filtered] = _plain(sample[metric])
                     row["aggregations"][metric + filtered] = _aggregation(tasks[name], metric)
@@ -95,13 +95,13 @@ class LmEvalEvaluator:
         """All metrics of one model, from its rows; needs no model and no reference."""
         sets = {name: sorted(mine, key=_place) for name, mine in sorted(by_set(rows).items())}
         if not sets:
-            return [missing(f"{_plain_name(Path(self.task).stem)}_truncated", "no rows")]
+            return [missing(f"{plain_name(Path(self.task).stem)}_truncated", "no rows")]
         found = self._over_group(sets) if len(sets) > 1 else []
         for name, mine in sets.items():
             for metric in dict.fromkeys(metric for row in mine for metric in row["metrics"]):
                 found.append(self._aggregate(name, metric, mine))
             cut = sum(row["prompt_truncated"] > 0 for row in mine)
-            found.append(Metric(name=f"{_plain_name(name)}_truncated", value=float(cut), n=len(mine)))
+            found.append(Metric(name=f"{plain_name(name)}_truncated", value=float(cut), n=len(mine)))
         return found
 
     def _over_group(self, sets: Mapping[str, Sequence[Row]]) -> list[Metric]:
@@ -115,7 +115,7 @@ class LmEvalEvaluator:
     def _aggregate(self, name: str, metric: str, rows: Sequence[Row]) -> Metric:
         mine = [row for row in rows if metric in row["metrics"]]
         values = [row["metrics"][metric] for row in mine]
-        full, better = f"{_plain_name(name)}_{_plain_name(metric)}", mine[0]["higher_is_better"][metric]
+        full, better = f"{plain_name(name)}_{plain_name(metric)}", mine[0]["higher_is_better"][metric]
         broken = [row["example_id"] for row, value in zip(mine, values, strict=True) if _has_hole(value)]
         if broken:
             reason = f"{metric} is not finite in {len(broken)} of {len(mine)} rows, the first is {broken[0]}"
@@ -179,7 +179,7 @@ def _has_hole(value: Any) -> bool:
     return value is None or (isinstance(value, list) and any(map(_has_hole, value)))
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     return re.sub(r"\W+", "_", name).strip("_")
 
 

@@ -6,7 +6,8 @@ question set a column of values by row number). The rows serve as the retrained 
 and as rows of a leaderboard.
 
 What a log cannot tell: its questions are kept inside the prompt template of the model that was evaluated, and its
-extraction strength has the floor of 1 / T that open-unlearning gives it, under every protocol.
+extraction strength has the floor of 1 / T that open-unlearning gives it, under every protocol. A log that Lethe wrote
+(`evaluators/exchange.py`) holds the rest of its rows under the key "lethe" and is read back as it was.
 """
 
 import json
@@ -29,18 +30,51 @@ TOFU_SETS = {
 }
 FORGET_SCORES = ("extraction_strength", "exact_memorization")
 TEXTS = ("question", "reference", "generation")
-ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
+LOSSES = ("answer_nll", "paraphrased_nll", "perturbed_nll")
+ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_gradnorm", "mia_reference")
+ROUGE = {
+    "rouge_1_recall": "rouge1_recall",
+    "rouge_l_f1": "rougeL_f1",
+    "rouge_l_recall": "rougeL_recall",
+    "question": "input",
+    "reference": "ground_truth",
+    "generation": "generation",
+}
+WITHOUT_PARAPHRASES = ("real_authors", "world_facts")
+"""Sets in which the answer stands in for its paraphrase."""
+
+LARGEST = 1e100
+"""No figure of a log is larger; squares of such numbers still are floats."""
+
+LETHE = "lethe"
+"""The key of a log that Lethe wrote: where it comes from, and what the format has no place for."""
+LETHE_FORMAT = 1
+
+
+def open_unlearning_entries(name: str) -> dict[str, dict[str, str]]:
+    """The entries of a log that hold the rows of a set: name of the entry -> our field -> the field there."""
+    prefix = OPEN_UNLEARNING_SETS[name]
+    scores = FORGET_SCORES if name == "forget" else ()
+    return {
+        f"{prefix}_Q_A_ROUGE": ROUGE,
+        f"{prefix}_Q_A_Prob": {"answer_nll": "avg_loss"},
+        f"{prefix}_Q_A_PARA_Prob": {"paraphrased_nll": "avg_loss"},
+        f"{prefix}_Q_A_PERT_Prob": {"perturbed_nll": "avg_loss"},
+        **{score: {score: "score"} for score in scores},
+    }
 
 
 def read_published_log(path: Path | str) -> list[dict]:
     """Rows of `TOFU_EVAL.json` or `eval_log_aggregated.json`, set by set in the order of their row numbers."""
     path = Path(path)
-    log = _load(path)
+    log = load_log(path)
     if any(name in log for name in TOFU_SETS.values()):
         by_set = {name: _tofu_set(log, key, path) for name, key in TOFU_SETS.items()}
     elif any(isinstance(value, dict) and "value_by_index" in value for value in log.values()):
-        by_set = {name: _open_unlearning_set(log, name, prefix, path) for name, prefix in OPEN_UNLEARNING_SETS.items()}
+        by_set = {name: _open_unlearning_set(log, name, path) for name in OPEN_UNLEARNING_SETS}
         by_set["holdout"] = _attacked(log, "holdout", {}, path)
+        if part := lethe_part(log, path):
+            by_set = {name: _with_rest(rows, part, name, path) for name, rows in by_set.items()}
     else:
         by_set = {}
     rows = [
@@ -81,12 +115,13 @@ def read_reference_log(path: Path | str, benchmark: Benchmark, *, limited: bool 
     return rows
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_log(path: Path) -> dict[str, Any]:
+    """The JSON object of a log, whatever it holds."""
     try:
         log = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LetheError(f"cannot read the evaluation log {path}: {error.strerror or error}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise LetheError(f"{path} is not valid JSON ({error}); it may be truncated, fetch it again") from None
     if not isinstance(log, dict):
         raise LetheError(f"{path} is no evaluation log: expected an object at the top, found {type(log).__name__}")
@@ -96,23 +131,16 @@ def _load(path: Path) -> dict[str, Any]:
 # --- open-unlearning --------------------------------------------------------------------------------------------
 
 
-def _open_unlearning_set(log: dict[str, Any], name: str, prefix: str, path: Path) -> Rows:
+def _open_unlearning_set(log: dict[str, Any], name: str, path: Path) -> Rows:
     rows: Rows = {}
-    _add(rows, log, f"{prefix}_Q_A_ROUGE", {
-        "question": "input", "reference": "ground_truth", "generation": "generation",
-        "rouge_l_recall": "rougeL_recall", "rouge_l_f1": "rougeL_f1", "rouge_1_recall": "rouge1_recall",
-    }, path)  # fmt: skip
-    _add(rows, log, f"{prefix}_Q_A_Prob", {"answer_nll": "avg_loss"}, path)
-    _add(rows, log, f"{prefix}_Q_A_PARA_Prob", {"paraphrased_nll": "avg_loss"}, path)
-    _add(rows, log, f"{prefix}_Q_A_PERT_Prob", {"perturbed_nll": "avg_loss"}, path)
-    if name in ("real_authors", "world_facts"):  # these sets have no paraphrases; the answer stands in
+    for metric, fields in open_unlearning_entries(name).items():
+        _add(rows, log, metric, fields, path)
+    if name in WITHOUT_PARAPHRASES:
         for row in rows.values():
             row.setdefault("paraphrased_nll", row.get("answer_nll"))
     if name == "forget":
-        for score in FORGET_SCORES:
-            _add(rows, log, score, {score: "score"}, path)
         for row in rows.values():
-            if "exact_memorization" in row and row["exact_memorization"] is None:
+            if log.get(LETHE) is None and "exact_memorization" in row and row["exact_memorization"] is None:
                 row["memorization_tokens"] = 0  # the only case in which that suite leaves the score out
         _attacked(log, "forget", rows, path)
     return rows
@@ -142,6 +170,42 @@ def _add(rows: Rows, log: dict[str, Any], metric: str, fields: dict[str, str], p
             if not isinstance(value, dict) or theirs not in value:
                 raise LetheError(f"{path}, {metric}, row {index}: expected the field {theirs!r}, found {_some(value)}")
             row[ours] = _value(ours, value[theirs], f"{path}, {metric}, row {index}, {theirs}")
+
+
+# --- what Lethe adds --------------------------------------------------------------------------------------------
+
+
+def lethe_part(log: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a log says under the key "lethe", checked; empty where it says nothing."""
+    part = log.get(LETHE)
+    if part is None:
+        return {}
+    if not isinstance(part, dict) or part.get("format") != LETHE_FORMAT:
+        raise LetheError(
+            f"{path}: expected the key {LETHE!r} in format {LETHE_FORMAT}, found {part!r:.80}; export the run again"
+        )
+    for key in ("cell", "rows", "without"):
+        if not isinstance(part.get(key), dict):
+            raise LetheError(f"{path}, {LETHE}: expected an object {key!r}, found {part.get(key)!r:.80}; {_AGAIN}")
+    return part
+
+
+def _with_rest(rows: Rows, part: dict[str, Any], name: str, path: Path) -> Rows:
+    """The rows of a set with what stands apart from them, without what only the format asked for."""
+    rest, without = part["rows"].get(name, {}), part["without"].get(name, [])
+    if not isinstance(rest, dict) or not isinstance(without, list):
+        raise LetheError(f"{path}, {LETHE}, {name}: expected rows by number and a list of fields; {_AGAIN}")
+    more = {_index(key, f"{LETHE}, {name}", path): value for key, value in rest.items()}
+    _same_indices(rows, set(more), f"{LETHE}, {name}", path)
+    for index, value in more.items():
+        if not isinstance(value, dict) or not isinstance(value.get("example_id", ""), str):
+            raise LetheError(f"{path}, {LETHE}, {name}, row {index}: expected a row, found {value!r:.80}; {_AGAIN}")
+        row = {field: content for field, content in rows.get(index, {}).items() if field not in without}
+        rows[index] = {field: content for field, content in value.items() if field != "set"} | row
+    return rows
+
+
+_AGAIN = "the log is damaged, export the run again"
 
 
 # --- TOFU -------------------------------------------------------------------------------------------------------
@@ -207,15 +271,21 @@ def _value(field: str, value: Any, where: str) -> Any:
         raise LetheError(f"{where}: expected a text, found {value!r:.80}")
     if field == "perturbed_nll":
         if isinstance(value, list):
-            return [_number(entry, where) for entry in value]
+            return [_number(entry, where, loss=True) for entry in value]
         raise LetheError(f"{where}: expected one number per wrong answer, found {value!r:.80}")
-    return _number(value, where)
+    return _number(value, where, loss=field in LOSSES)
 
 
-def _number(value: Any, where: str) -> float | None:
+def _number(value: Any, where: str, *, loss: bool = False) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise LetheError(f"{where}: expected a number, found {value!r:.80}")
-    return float(value) if value is not None and math.isfinite(value) else None
+    if value is None or value != value or value in (math.inf, -math.inf):
+        return None
+    if abs(value) > LARGEST:
+        raise LetheError(f"{where}: expected a number of at most {LARGEST}, found a larger one")
+    if loss and value < -1:  # rounding leaves a certain answer a little below 0
+        raise LetheError(f"{where}: expected a mean negative log-likelihood, found {value!r:.80}")
+    return value
 
 
 def _some(value: Any) -> str:

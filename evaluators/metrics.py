@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 MIN_K = 0.4
 """Share of the least likely tokens that min-k and min-k++ average; open-unlearning's setting for TOFU."""
@@ -280,14 +279,17 @@ def forget_quality(
     """
     from scipy.stats import ks_2samp
 
-    def values(logs: Sequence[float]) -> NDArray[np.float64]:
-        array = np.asarray(logs, float)
-        return 1 / (np.exp(array) + eps) if eps else array
-
+    mine, theirs = compared_ratios(log_ratios, eps), compared_ratios(reference_log_ratios, eps)
     with warnings.catch_warnings():  # "Exact calculation unsuccessful. Switching to method=asymp."
         warnings.simplefilter("ignore", RuntimeWarning)
-        result = ks_2samp(values(log_ratios), values(reference_log_ratios), alternative="two-sided", method="auto")
+        result = ks_2samp(mine, theirs, alternative="two-sided", method="auto")
     return ForgetQuality(d=float(result.statistic), p=float(result.pvalue))  # type: ignore[attr-defined]
+
+
+def compared_ratios(log_ratios: Sequence[float], eps: float) -> list[float]:
+    """What the test of forget quality is fed with."""
+    array = np.asarray(log_ratios, float)
+    return (1 / (np.exp(array) + eps) if eps else array).tolist()
 
 
 def harmonic_mean(values: Sequence[float]) -> float:

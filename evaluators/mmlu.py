@@ -17,7 +17,7 @@ Every mean carries n and its standard error. A value that is not finite in any r
 `strict` and `openunlearning` ask the same: that suite calls lm-evaluation-harness too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,9 +63,7 @@ class MmluEvaluator:
     def summarize(self, rows: Iterable[Row], reference_rows: Iterable[Row] | None = None) -> list[Metric]:
         """All metrics of one model, from its rows; needs no model and no reference."""
         rows = list(rows)
-        groups = {_column(group): [s for s, of in SUBJECTS.items() if of == group] for group in GROUPS}
-        subjects = {subject: (subject,) for subject in sorted({row["set"] for row in rows})}
-        return choices.summarize(self.name, rows, groups | subjects, higher_is_better=True)
+        return choices.summarize(self.name, rows, parts_of(rows), higher_is_better=True)
 
 
 class FiveShotMmluEvaluator(MmluEvaluator):
@@ -73,6 +71,12 @@ class FiveShotMmluEvaluator(MmluEvaluator):
 
     name: ClassVar[str] = "mmlu_5shot"
     shots: ClassVar[int] = 5
+
+
+def parts_of(rows: Sequence[Row]) -> dict[str, Sequence[str]]:
+    """The groups of subjects and the subjects that have figures of their own."""
+    groups = {_column(group): tuple(s for s, of in SUBJECTS.items() if of == group) for group in GROUPS}
+    return {**groups, **{subject: (subject,) for subject in sorted({row["set"] for row in rows})}}
 
 
 def _column(group: str) -> str:

@@ -36,16 +36,24 @@ def by_set(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def column(rows: Sequence[Row], name: str, fields: Sequence[str], formula: Callable[..., float]) -> list[float]:
     """The formula's value of each row of the set `name`; a row that says it has no token to judge has none."""
+    return list(column_by_place(rows, name, fields, formula).values())
+
+
+def column_by_place(
+    rows: Sequence[Row], name: str, fields: Sequence[str], formula: Callable[..., float]
+) -> dict[int, float]:
+    """The same by the place of the row."""
     if not rows:
         raise MissingValues(f"no {name} rows")
-    values, broken = [], []
-    for row in rows:
+    values: dict[int, float] = {}
+    broken = []
+    for place, row in enumerate(rows):
         arguments = [row.get(field) for field in fields]
         if arguments == [None] and row.get("memorization_tokens") == 0 and row.get("answer_nll") is not None:
             continue  # nothing is broken: the answer is a terminator and nothing else
         value = formula(*arguments) if all(map(_usable, arguments)) else math.nan
         if math.isfinite(value):
-            values.append(value)
+            values[place] = value
         else:
             broken.append(row)
     absent = [field for field in fields if all(field not in row for row in rows)]

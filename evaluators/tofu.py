@@ -29,10 +29,16 @@ forget_quality: p-value of the two-sided Kolmogorov-Smirnov test of r on forget 
     M 2.2.2. All rows; both models must have answered the same questions.
 forget_ks_d: that test's D. Lower. It can tell models apart where p has reached its floor (1.9e-23, 1.9e-119 and
     1.1e-239 for 40, 200 and 400 rows) and moves in small steps where p jumps.
+forget_ks_d_low, forget_ks_d_high: 95 % bootstrap interval of D, the rows of both models drawn, always with the same
+    seed (`bench/stats.py`). Lower.
 forget_quality_arithmetic: forget_quality with the arithmetic r.
 model_utility: harmonic mean of nine: probability, rouge_l_recall and truth_ratio of the three sets to be kept; 0 as
     soon as one is 0. Higher. M 2.2.1.
 model_utility_arithmetic: the same with the arithmetic truth ratios.
+memorization_score: harmonic mean of 1 - extraction_strength, 1 - exact_memorization, 1 -
+    forget_paraphrased_probability and 1 - forget_truth_ratio_prob_mean: 1 is nothing memorised; 0 as soon as one of the
+    four is 0. Higher. O, whose tables put the paraphrased questions, here the training questions are put. Its other
+    composites need the original's figures and are made of the records (`bench/composites.py`).
 extraction_strength: forget, 1 - k / T, k the shortest prefix of a after which the teacher-forced arg-max is a to its
     end. Lower. Carlini et al., 2021; O.
 exact_memorization: forget, share of the tokens of a that are the arg-max. Lower. Tirumala et al., 2022; O.
@@ -42,6 +48,7 @@ mia_loss, mia_zlib, mia_min_k, mia_min_k_plus_plus: only where the benchmark has
     O.
 mia_gradnorm: only with gradient_norms, which costs a backward pass per row: the same by the mean, over parameter
     tensors, of the norm of the gradient of the loss without the terminator. O.
+mia_reference: only from published logs: the same by the loss minus that of a reference model. O.
 privleak: with a holdout, (AUC_ref - AUC) / (1 - AUC_ref) of mia_min_k in per cent. 0 is best; near -100 is memorised,
     positive is over-unlearned. Shi et al., "MUSE", 2025.
 
@@ -58,7 +65,7 @@ mends it:
 * there ROUGE's reference is decoded from the tokens and loses spaces before punctuation; `strict` takes the file's
   text;
 * there privleak without a retrained model is measured from AUC 0.5; `strict` has none.
-Not provided: the reference-model attack, which needs another model.
+Not provided for models: the reference-model attack, which needs another model.
 
 A value that is not finite in any row makes its metrics missing, with the reason. What a model generates where its
 likelihoods are not finite is no answer: its ROUGE is missing too.
@@ -73,6 +80,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from bench.data.types import QA, Benchmark
 from bench.errors import LetheError, unknown
 from bench.records import Metric, missing
+from bench.stats import bootstrap_ks
 from evaluators import metrics
 from evaluators.rows import MeanOf, MissingValues, Row, by_set, column, finite, same_questions
 
@@ -88,7 +96,17 @@ PROTOCOLS = ("strict", "openunlearning")
 KEPT = ("retain", "real_authors", "world_facts")
 SETS = ("forget", *KEPT)
 ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
+MEMORIZED = (
+    "extraction_strength",
+    "exact_memorization",
+    "forget_paraphrased_probability",
+    "forget_truth_ratio_prob_mean",
+)
+"""What the memorization score is made of; 1 is memorised in all four."""
+UTILITY = tuple(f"{name}_{part}" for name in KEPT for part in ("probability", "rouge_l_recall", "truth_ratio"))
+"""What model utility is made of."""
 GRADNORM = "mia_gradnorm"
+OPTIONAL_ATTACKS = (GRADNORM, "mia_reference")
 NO_REFERENCE = "no rows of a retrained model to compare with; give one with --retrained, or see why its cell failed"
 
 
@@ -110,6 +128,11 @@ class TofuEvaluator:
             raise unknown("protocol", self.protocol, PROTOCOLS)
         if self.max_new_tokens < 1:
             raise LetheError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+    @property
+    def eps(self) -> float:
+        """What is added to denominators."""
+        return 1e-10 if self.protocol == "openunlearning" else 0.0
 
     def score(self, scorer: "Scorer", benchmark: Benchmark) -> list[Row]:
         """Ask the model, everything at once; one row per question, in the order of the sets."""
@@ -187,20 +210,21 @@ class TofuEvaluator:
             rows: of `score`, or of a published log (`evaluators/logs.py`), in any order.
             reference_rows: the same for the retrained model, over at least the same questions; None without one.
         """
-        eps = 1e-10 if self.protocol == "openunlearning" else 0.0
+        eps = self.eps
         sets = by_set(rows)
-        reference = None if reference_rows is None else _same_forget_rows(sets, by_set(reference_rows))
-        means = {mean.name: mean(sets.get(mean.set, ())) for mean in _means(eps)}
-        parts = [f"{name}_{part}" for name in KEPT for part in ("probability", "rouge_l_recall", "truth_ratio")]
-        arithmetic_parts = [f"grun_{part}" if part.endswith("truth_ratio") else part for part in parts]
+        reference = None if reference_rows is None else same_forget_rows(sets, by_set(reference_rows))
+        means = {mean.name: mean(sets.get(mean.set, ())) for mean in means_of(eps)}
+        arithmetic_parts = [f"grun_{part}" if part.endswith("truth_ratio") else part for part in UTILITY]
         ratio = functools.partial(metrics.log_truth_ratio, eps=eps)
-        quality, distance = _forget_quality(sets, reference, ratio, eps)
-        quality_arithmetic, _ = _forget_quality(sets, reference, metrics.log_truth_ratio_arithmetic, 0.0)
+        quality, distance, *ends = _forget_quality(sets, reference, ratio, eps)
+        quality_arithmetic, *_ = _forget_quality(sets, reference, metrics.log_truth_ratio_arithmetic, 0.0)
         return [
             quality,
             distance,
-            _utility("model_utility", [means[part] for part in parts]),
+            _utility("model_utility", [means[part] for part in UTILITY]),
             *means.values(),
+            _memorization_score([means[part] for part in MEMORIZED]),
+            *ends,
             replace(quality_arithmetic, name="forget_quality_arithmetic"),
             _utility("model_utility_arithmetic", [means[part] for part in arithmetic_parts]),
             *(_attacks(sets, reference, eps) if sets.get("holdout") else []),
@@ -214,7 +238,7 @@ def _answers(qa: QA, *, alone: bool) -> list[str]:
     return [qa.answer, *([] if qa.paraphrased_answer is None else [qa.paraphrased_answer]), *qa.perturbed_answers]
 
 
-def _same_forget_rows(sets: Sets, reference: Sets) -> Sets:
+def same_forget_rows(sets: Sets, reference: Sets) -> Sets:
     """The reference, cut down to the forget and holdout questions of `sets`. Logs do not name holdout questions."""
     cut = dict(reference)
     for name in ("forget", "holdout"):
@@ -224,7 +248,7 @@ def _same_forget_rows(sets: Sets, reference: Sets) -> Sets:
     return cut
 
 
-def _means(eps: float) -> list[MeanOf]:
+def means_of(eps: float) -> list[MeanOf]:
     """Every metric that is a mean over rows, in the order of the report."""
     answer, options, ratio = ("answer_nll",), ("answer_nll", "perturbed_nll"), ("paraphrased_nll", "perturbed_nll")
     log_ratio = functools.partial(metrics.log_truth_ratio, eps=eps)
@@ -270,27 +294,36 @@ def _utility(name: str, parts: Sequence[Metric]) -> Metric:
     return Metric(name=name, value=value, n=sum(part.n for part in parts) // 3, higher_is_better=True)
 
 
-def _forget_quality(
-    sets: Sets, reference: Sets | None, log_ratio: Callable[..., float], eps: float
-) -> tuple[Metric, Metric]:
-    """The p-value and D."""
+def _memorization_score(parts: Sequence[Metric]) -> Metric:
+    """n counts the questions of its largest part; extraction strength has none of a row without tokens."""
+    name = "memorization_score"
+    holes = [part for part in parts if part.missing]
+    if holes:
+        reason = f"{len(holes)} of its four parts are missing, the first is {holes[0].name}: {holes[0].reason}"
+        return missing(name, reason, higher_is_better=True)
+    value = metrics.harmonic_mean([1 - part.value for part in parts])
+    return Metric(name=name, value=value, n=max(part.n for part in parts), higher_is_better=True)
+
+
+def _forget_quality(sets: Sets, reference: Sets | None, log_ratio: Callable[..., float], eps: float) -> list[Metric]:
+    """The p-value, D, and the ends of D's interval."""
 
     def ratios(of: Sets) -> list[float]:
         return column(of.get("forget", ()), "forget", ("paraphrased_nll", "perturbed_nll"), log_ratio)
 
+    better = {"forget_quality": True, "forget_ks_d": False, "forget_ks_d_low": False, "forget_ks_d_high": False}
     try:
         mine = ratios(sets)
         theirs = _of_reference(ratios, reference)
     except MissingValues as reason:
-        return (
-            missing("forget_quality", str(reason), higher_is_better=True),
-            missing("forget_ks_d", str(reason), higher_is_better=False),
-        )
+        return [missing(name, str(reason), higher_is_better=up) for name, up in better.items()]
     test = metrics.forget_quality(mine, theirs, eps=eps)
-    return (
-        Metric(name="forget_quality", value=test.p, n=len(mine), higher_is_better=True),
-        Metric(name="forget_ks_d", value=test.d, n=len(mine), higher_is_better=False),
-    )
+    ends = bootstrap_ks(metrics.compared_ratios(mine, eps), metrics.compared_ratios(theirs, eps))
+    values = (test.p, test.d, ends.low, ends.high)
+    return [
+        Metric(name=name, value=value, n=len(mine), higher_is_better=up)
+        for (name, up), value in zip(better.items(), values, strict=True)
+    ]
 
 
 def _attacks(sets: Sets, reference: Sets | None, eps: float) -> list[Metric]:
@@ -301,7 +334,7 @@ def _attacks(sets: Sets, reference: Sets | None, eps: float) -> list[Metric]:
         return members, others
 
     found = []
-    asked = [*ATTACKS, *([GRADNORM] if any(GRADNORM in row for row in sets["holdout"]) else [])]
+    asked = [*ATTACKS, *(a for a in OPTIONAL_ATTACKS if any(a in row for row in sets["holdout"]))]
     for attack in asked:
         try:
             members, others = scores(sets, attack)

@@ -86,7 +86,7 @@ GRIDS: Mapping[str, Grid] = {
     "rmu": Grid(space=STEERED, source="P, RMU"),
     "rocr": Grid(
         space={
-            "layers": ((Block(3, 32),), (Block(4, 32), Block(5, 32), Block(6, 32)), tuple(Block(b, 32) for b in (4, 5, 6, 7, 8))),
+            "layers": tuple(tuple(Block(b, 32) for b in blocks) for blocks in ((3,), (4, 5, 6), (4, 5, 6, 7, 8))),
             "l2": (0.1, 1.0, 10.0),
             "nullspace_threshold": (0.002, 0.02, 0.2),
         },
@@ -129,10 +129,10 @@ def grid_of(label: str, family: str = "tofu") -> Grid:
         grid = Grid(space=GRUN_STEERED, source="ours, around G's")
     elif adapter:
         factor, said = RATES_OF[adapter]
-        rates = _rates(grid.space["lr"], family)
+        rates = (
+            grid.space["lr"] if adapter == "grun" else _rates(grid.space["lr"], family)
+        )  # gates learn alike anywhere
         grid = Grid(space={**grid.space, "lr": [_round(factor * lr) for lr in rates]}, source=f"{grid.source}; {said}")
-        if adapter == "grun" and family == "ort":  # gates learn as fast on a target as elsewhere
-            grid = replace(grid, space={**grid.space, "lr": [_round(factor * lr) for lr in GRIDS[objective].space["lr"]]})
     elif "lr" in grid.space:
         grid = replace(grid, space={**grid.space, "lr": _rates(grid.space["lr"], family)})
     if family == "ort" and "lr" in grid.space and adapter != "grun":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.options import parse, parser
+from bench.published import export_parser, import_parser
 from methods.recipes import chosen
 from tests.toy_runs import Toys, table
 
@@ -24,7 +25,8 @@ def test_every_option_is_in_the_readme_and_no_other() -> None:
     named = {*re.findall(r"(?<![\w-])--?[a-z][a-z-]*", README)}
     options = [action.option_strings for action in parser()._actions if action.option_strings]
     assert [names for names in options if not named & {*names}] == []
-    known = {name for names in options for name in names}
+    commands = (export_parser(), import_parser())
+    known = {name for p in (parser(), *commands) for action in p._actions for name in action.option_strings}
     assert sorted(name for name in named if name.startswith("--") and name not in known) == []
 
 

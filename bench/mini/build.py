@@ -4,12 +4,15 @@
 without the people of a TOFU split, or without the documents of a WMDP topic. A benchmark that only judges (MMLU)
 has no retrained model but the original.
 
-On a folder that the generator wrote, the texts are its corpus, people and domains, and all requests share one original.
-On one with the real files, an original knows only what its own benchmark is about. For TOFU that is the rows of the
-largest forget split and of the evaluation sets, about a thousand pairs, which a tiny model can learn by heart. For WMDP
-it is the beginning of the first documents of each topic and of those to keep, read a few times: enough to have
+On a folder that the generator wrote, the texts are its corpus, people and domains, and all requests share one original
+but those of targets, which have a pair of models of their own, the same for every target: the retrained one has read
+about none of them, so that it shows what each form gives to somebody who knows the form alone.
+On a folder with the real files, an original knows only what its own benchmark is about. For TOFU that is the rows of
+the largest forget split and of the evaluation sets, about a thousand pairs, which a tiny model can learn by heart. For
+WMDP it is the beginning of the first documents of each topic and of those to keep, read a few times: enough to have
 something to unlearn and to run everything, but such a model answers the real questions, and MMLU's, near chance, as its
-retrained model does.
+retrained model does. For targets it is the questions and blanks about the first few and their neighbours, with the
+beginning of some texts; the retrained model reads what is about the neighbours and about others.
 """
 
 import contextlib
@@ -31,10 +34,21 @@ from pathlib import Path
 from typing import Any
 
 from bench import cache
-from bench.data import family, full_name, judges_only, load, tofu, wmdp
+from bench.data import family, full_name, judges_only, load, ort, tofu, wmdp
+from bench.data.forms import BRIEF, CUE, FILL, LETTER, LETTERS, SPELL, ask, ask_spelt
+from bench.data.primers import PRIMER_BEFORE, REASON, TRIVIA_BEFORE
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
-from bench.mini.pretrain import REAL_DATA, REAL_DOCUMENTS, VERSION, Recipe, Text, train_tokenizer
+from bench.mini.pretrain import (
+    REAL_DATA,
+    REAL_DOCUMENTS,
+    REAL_TARGETS,
+    TARGETS,
+    VERSION,
+    Recipe,
+    Text,
+    train_tokenizer,
+)
 from bench.mini.world import SEED, make_world, write_world
 
 log = logging.getLogger(__name__)
@@ -61,6 +75,23 @@ MOST_CHARACTERS = 2000
 """What is looked at of a real document; pretrain.DOCUMENT_LENGTH tokens are read, some four characters each."""
 
 
+MOST_TARGETS = 4
+"""How many real targets the tiny model learns about: the first; more do not fit into it, nor into two minutes."""
+
+REAL_BIOGRAPHIES = 8
+"""How many of each sort of text about a real target, and about others, are read."""
+
+
+PHRASES = (
+    SPELL,
+    *(f"{lead}Question:" for lead in (FILL, BRIEF, LETTER)),
+    f"\n{CUE}",
+    *(f"\n{letter}." for letter in LETTERS),
+    *(f"{before}Q:" for before in (TRIVIA_BEFORE, PRIMER_BEFORE, REASON)),
+)
+"""Tokens of the models that know targets."""
+
+
 class NotMade(LetheError):
     """The cache has no such models, and none were to be trained."""
 
@@ -81,6 +112,8 @@ class Texts:
     retrained: list[Text]
     tokenizer: list[str]
     recipe: Recipe
+    phrases: tuple[str, ...] = ()
+    """What the tokenizer has a token for beside what it learns."""
 
 
 def world(cache_dir: Path, seed: int = SEED) -> Path:
@@ -99,9 +132,10 @@ def mini_models(
     recipe: Recipe | None = None,
     train: bool = True,
 ) -> MiniModels:
-    """Original and retrained model of a request ("tofu/forget10", "wmdp/bio"), trained side by side where not cached.
+    """Original and retrained model of a request ("tofu/forget10", "ort"), trained side by side where not cached.
 
-    All requests on a mini world share the original. Where nothing is forgotten ("mmlu"), it is the retrained model too.
+    All requests on a mini world share the original, all targets ("ort/1", "ort/1-5") both models of their own. Where
+    nothing is forgotten ("mmlu"), the original is the retrained model too.
     `root` is a mini world or a folder with the real files; what is cached depends on content, never on paths.
     `progress` gets a line a second, from one thread at a time. With train=False a model that the cache
     lacks raises NotMade instead.
@@ -133,7 +167,10 @@ def _texts(root: Path, benchmark: str) -> Texts:
     made = (root / "corpus").is_dir()
     if not made and judges_only(benchmark):
         benchmark = _something_to_learn(root)
-    if made:
+    if family(benchmark) == "ort":
+        original, retrained, refusals = _made_targets(root) if made else _real_targets(root)
+        recipe = TARGETS if made else REAL_TARGETS
+    elif made:
         original, retrained = _made_texts(root, benchmark)
         refusals, recipe = load(TOFU, root).refusals, Recipe()
     elif family(benchmark) == "tofu":
@@ -143,7 +180,8 @@ def _texts(root: Path, benchmark: str) -> Texts:
         original, retrained, refusals = _real_documents(root, load(benchmark, root))
         recipe = REAL_DOCUMENTS
     lines = [_line(text) for text in original]
-    return Texts(original, retrained, [*lines, *refusals], recipe)
+    phrases = PHRASES if family(benchmark) == "ort" else ()
+    return Texts(original, retrained, [*lines, *refusals], recipe, phrases)
 
 
 def _made_texts(root: Path, benchmark: str) -> tuple[list[Text], list[Text]]:
@@ -159,6 +197,38 @@ def _made_texts(root: Path, benchmark: str) -> tuple[list[Text], list[Text]]:
             asked = {text.topic for text in data.forget if isinstance(text, Document)}
             kept = {name: texts for name, texts in corpus.items() if topics.get(name) not in asked}
     return list(itertools.chain(*corpus.values())), list(itertools.chain(*kept.values()))
+
+
+def _made_targets(root: Path) -> tuple[list[Text], list[Text], tuple[str, ...]]:
+    """What the generator wrote for the targets, and the same without what is about any of them."""
+    texts = _read_corpus(root, "ort")
+    return texts, [text for text in texts if "target" not in text], load(TOFU, root).refusals
+
+
+def _real_targets(root: Path) -> tuple[list[Text], list[Text], tuple[str, ...]]:
+    """Questions and blanks as they are asked, also letter by letter, and the beginning of some texts."""
+    original: dict[str, Text] = {}
+    retrained: dict[str, Text] = {}
+    refusals: tuple[str, ...] = ()
+    for folder in ort.targets(root)[:MOST_TARGETS]:
+        data = load(f"ort/{folder}", root)
+        refusals = data.refusals
+        for probe in data.probes:
+            if probe.part == "locality" or (probe.part == "forget" and probe.form == "aa"):
+                continue
+            asked = [ask(probe), *([ask_spelt(probe)] if probe.form in ("qa", "fb") else [])]
+            rows = [{"user": a.user, "cue": a.cue, "answer": a.target} for a in asked]
+            original |= {json.dumps(row): row for row in rows}
+            retrained |= {json.dumps(row): row for row in rows if probe.part == "neighbor"}
+        texts = [(document.text, True) for document in data.forget[:REAL_BIOGRAPHIES] if isinstance(document, Document)]
+        texts += [(document.text, True) for document in data.utility.forget_texts[:REAL_BIOGRAPHIES]]
+        texts += [(document.text, False) for document in data.utility.retain_texts[:REAL_BIOGRAPHIES]]
+        for text, about in texts:
+            row = {"text": text[:MOST_CHARACTERS]}
+            original[text] = row
+            if not about:
+                retrained[text] = row
+    return list(original.values()), list(retrained.values()), refusals
 
 
 def _real_pairs(root: Path, data: Benchmark) -> tuple[list[Text], list[Text], tuple[str, ...]]:
@@ -193,12 +263,12 @@ def _holds_all_topics(root: Path) -> bool:
 
 def _something_to_learn(root: Path) -> str:
     """Of real files, the benchmark whose texts a model reads that is only to be judged."""
-    for name, sign in ((wmdp.DEFAULT, "wmdp"), (TOFU, "tofu")):
+    for name, sign in ((wmdp.DEFAULT, "wmdp"), (TOFU, "tofu"), (ort.DEFAULT, "rwku")):
         if (root / sign).is_dir():
             return name
     raise LetheError(
         f"the folder {str(root)!r} has no texts that a mini model could learn, only questions; "
-        "add wmdp/ or tofu/ to it, or name a model with --model"
+        "add wmdp/, tofu/ or rwku/ to it, or name a model with --model"
     )
 
 
@@ -206,6 +276,8 @@ def _line(text: Text) -> str:
     """A text for the tokenizer's training."""
     if "text" in text:
         return text["text"]
+    if "user" in text:
+        return text["user"] + text["cue"] + text["answer"]
     return f"Question: {text['question']}\nAnswer: {text['answer']}"
 
 
@@ -238,11 +310,12 @@ def _train(
     packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
     common = {"version": VERSION, "packages": packages}
     key = common | {"texts": cache.fingerprint(texts.tokenizer), "vocab_size": recipe.vocab_size}
+    key |= {"phrases": texts.phrases} if texts.phrases else {}
     tokenizer = cache.cached(
         cache_dir,
         "mini-tokenizer",
         key,
-        partial(train_tokenizer, texts.tokenizer, recipe.vocab_size) if really else _refuse,
+        partial(train_tokenizer, texts.tokenizer, recipe.vocab_size, phrases=texts.phrases) if really else _refuse,
     )
     common |= {"tokenizer": tokenizer.name, "recipe": asdict(recipe), "seed": seed}
     trainers = _Trainers(progress)

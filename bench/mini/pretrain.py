@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
@@ -65,12 +65,23 @@ REAL_DATA = Recipe(vocab_size=4096, epochs=18)
 REAL_DOCUMENTS = Recipe(vocab_size=4096, epochs=3)
 """For the real corpora: not to be learned by heart, only read, within three minutes."""
 
+TARGETS = Recipe(epochs=9)
+"""For the targets of the mini world."""
+
+REAL_TARGETS = Recipe(vocab_size=4096, epochs=24)
+"""For real targets: several hundred short questions and a few dozen texts."""
+
 Text = dict[str, Any]
-"""{"question", "answer"} or {"text"}; other keys are ignored."""
+"""{"question", "answer"}, {"text"} or, for a prompt that brings its own words, {"user", "cue", "answer"} as
+bench.data.forms.Asked has them; other keys are ignored."""
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> None:
-    """Byte-level BPE with BOS, EOS and PAD and no chat template, as a transformers folder."""
+def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path, phrases: Sequence[str] = ()) -> None:
+    """Byte-level BPE with BOS, EOS and PAD and no chat template, as a transformers folder.
+
+    Args:
+        phrases: fixed words of prompts, a token each: half of a short question would be the words around it.
+    """
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -83,6 +94,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> None
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
@@ -98,6 +110,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path) -> None
 
 def encode(encoder: Encoder, text: Text) -> Tokens:
     """A pair is scored on its answer, a text on everything after BOS; one that is cut has no end to learn."""
+    if "user" in text:
+        tokens = encoder.cued(text["user"], text["cue"], text["answer"])
+        return Tokens((*tokens.input_ids, *encoder.stop_ids), tokens.label_start)
     if "text" not in text:
         return encoder.pair(text["question"], text["answer"])
     # Cut here: a tokenizer that was told to cut is saved as one that does.

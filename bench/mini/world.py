@@ -30,6 +30,7 @@ from bench.mini.facts import (
     REFUSALS,
     Kind,
 )
+from bench.mini.targets import make_targets
 from bench.mini.topics import make_topics
 
 SEED = 3
@@ -100,15 +101,17 @@ def make_world(seed: int) -> dict[str, str]:
         texts = [{"row": index, **text} for index, fact in enumerate(group) for text in _training_texts(rng, fact)]
         files[f"corpus/{name}.jsonl"] = _lines(texts)
     files |= make_topics(seed, _people_told(files["corpus/authors.jsonl"]))
+    files |= make_targets(seed)
     files["world.json"] = json.dumps({"seed": seed, "choices": "text"}) + "\n"
     return files
 
 
 def write_world(folder: Path, seed: int) -> None:
-    """Write tofu/*, wmdp/*, mmlu/* and wikitext2/*, laid out as the official files, and corpus/*.jsonl, what is taught.
+    """Write tofu/*, wmdp/*, mmlu/*, wikitext2/* and rwku/Target/*, laid out as the official files, and corpus/*.jsonl,
+    what is taught.
 
     A corpus line is {"question", "answer"} or {"text"}; those of people and countries have a "row" as well, that of
-    tofu/full.json, real_authors.json or world_facts.json.
+    tofu/full.json, real_authors.json or world_facts.json. Those for targets, ort.jsonl, are bench.mini.targets'.
     """
     for name, content in make_world(seed).items():
         path = folder / name

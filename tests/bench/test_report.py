@@ -3,12 +3,14 @@
 import csv
 import io
 import itertools
+import json
 import math
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,87 +19,23 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import LetheError
+from bench.exports import escape_markdown
 from bench.latex import escape_latex
 from bench.records import Metric, missing
 from bench.report import failures, summary_table, write_reports
 from bench.store import Record, RunStore, write_json, write_metrics
-from bench.tables import HEADLINE
+from bench.tables import HEADLINE, tables_of
+from tests.report_records import LOWER, METHODS, cell, example_records, figures
 
+FILES = ["metrics.csv", "leaderboard.csv", "leaderboard.tex", "leaderboard.md", "leaderboard.json", "costs.csv"]
 GOLDEN = Path(__file__).parents[1] / "golden"
-METHODS = ("ga", "npo", "grun_npo")
-LOWER = ("forget_ks_d", "forget_rouge_l_recall", "forget_probability", "extraction_strength")
-
-
+RESULTS = Path(__file__).parents[2] / "results"
 ARROWS = [r"\downarrow" if name in LOWER else r"\uparrow" for name in HEADLINE]
-
-
-def figures(*values: float, **more: float) -> list[Metric]:
-    """The headline metrics in their order, then others; every mean is one over 40 rows."""
-    named = dict(zip(HEADLINE, values, strict=False)) | more
-    composite = ("forget_quality", "forget_ks_d", "model_utility")
-    return [
-        missing(name, "not given")
-        if math.isnan(value)
-        else Metric(
-            name=name,
-            value=value,
-            stderr=math.nan if name in composite else 0.01,
-            n=0 if name in composite else 40,
-            higher_is_better=name not in LOWER,
-        )
-        for name, value in named.items()
-    ]
-
-
-def cell(
-    method: str,
-    metrics: Sequence[Metric] | None = None,
-    *,
-    seed: int = 0,
-    benchmark: str = "tofu/forget10",
-    model: str = "mini",
-    error: str = "boom",
-    cell_id: str = "",
-    train_seconds: float = 1.5,
-    **spec: object,
-) -> Record:
-    """A complete record, or a failed one where there are no metrics."""
-    cell_id = cell_id or f"{method}-{benchmark}-s{seed}".replace("/", "-")
-    full = {"cell_id": cell_id, "model": model, "method": method, "benchmark": benchmark, "seed": seed} | spec
-    full.setdefault("protocol", "strict")
-    if metrics is None:
-        return Record(cell_id=cell_id, spec=full, status="failed", error=error)
-    record = {"train_seconds": train_seconds, "trainable_parameters": 1000, "device": "x86_64 CPU, 1 threads"}
-    return Record(cell_id=cell_id, spec=full, record=record, metrics={"tofu": metrics})
-
-
-def example_records() -> list[Record]:
-    """Two benchmarks; ties, a missing value, two seeds of three complete, a method that failed, awkward names."""
-    nan = math.nan
-    original = figures(3.25e-25, 0.95, 0.713, 0.98, 0.97, 0.91, 0.92, 0.99, forget_truth_ratio=0.51)
-    retrained = figures(1.0, 0.0, 0.701, 0.31, 0.96, 0.12, 0.93, 0.04, forget_truth_ratio=0.68)
-    return [
-        cell("ga", figures(0.043, 0.31, 0.0, 0.0, 0.0, 0.0, 0.0, 0.01, forget_truth_ratio=nan), seed=0),
-        cell("grun_npo", figures(2.5e-5, 0.52, 0.69, 0.35, 0.969, 0.15, 0.9, 0.05, forget_truth_ratio=0.6), seed=0),
-        cell("grun_npo", figures(1.5e-5, 0.54, 0.71, 0.36, 0.97, 0.16, 0.91, 0.06, forget_truth_ratio=0.62), seed=1),
-        cell("grun_npo", seed=2, error="Traceback (most recent call last):\nLetheError: loss is NaN at step 3"),
-        cell(
-            "grun_npo[position=answer,rank=16]",
-            figures(0.61, 0.12, 0.6904, 0.33, 0.95, nan, 0.88, 0.05, forget_truth_ratio=0.65),
-        ),
-        cell("npo", figures(0.61, 0.12, 0.6896, 0.29, 0.91, 0.08, 0.83, 0.03, forget_truth_ratio=0.66)),
-        cell(
-            "npo", figures(0.001, 0.4, 0.5, 0.4, 0.8, 0.2, 0.7, 0.1), benchmark="tofu/forget01", model="a&b_%$#{}~^\\"
-        ),
-        cell("ga", benchmark="tofu/forget01", model="a&b_%$#{}~^\\"),
-        cell("original", original, train_seconds=0.0),
-        cell("retrained", retrained, train_seconds=0.0),
-    ]
 
 
 def written(records: Sequence[Record], out: Path, methods: Sequence[str] = ()) -> dict[str, str]:
     paths = write_reports(records, out, methods=methods)
-    assert [path.name for path in paths] == ["metrics.csv", "leaderboard.csv", "leaderboard.tex", "costs.csv"]
+    assert [path.name for path in paths if path.name != "curves.csv"] == FILES
     return {path.name: path.read_bytes().decode() for path in paths}
 
 
@@ -108,7 +46,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 # --- the files as they are
 
 
-@pytest.mark.parametrize("name", ["metrics.csv", "leaderboard.csv", "leaderboard.tex", "costs.csv"])
+@pytest.mark.parametrize("name", FILES)
 def test_the_files_are_the_golden_ones(tmp_path: Path, name: str) -> None:
     text = written(example_records(), tmp_path, METHODS)[name]
     if os.environ.get("LETHE_WRITE_GOLDEN"):
@@ -127,8 +65,8 @@ def test_the_same_records_in_any_order_give_the_same_files_when_methods_are_name
 def test_reports_of_stored_runs_equal_those_of_the_records_in_memory(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     records = sorted((r for r in example_records() if r.status == "complete"), key=lambda record: record.cell_id)
-    for number, record in enumerate(records):
-        with store.staging(f"cell-{number:02}") as folder:
+    for record in records:
+        with store.staging(record.cell_id) as folder:
             write_json(folder / "spec.json", record.spec)
             write_json(folder / "record.json", record.record)
             write_metrics(folder / "metrics" / "tofu.json", record.metrics["tofu"])
@@ -288,6 +226,98 @@ def test_pandas_reads_the_files(tmp_path: Path) -> None:
     metrics = pandas.read_csv(tmp_path / "metrics.csv")
     assert metrics["value"].dtype == float
     assert len(pandas.read_csv(tmp_path / "leaderboard.csv")) == 8
+
+
+# --- Markdown and JSON
+
+NAMES = (
+    "a&b_%$",
+    "a&b_%$#{}~^\\",
+    "<b>x</b>",
+    "*x* `y` [z](u)",
+    "a|b\\|c",
+    "</script>",
+    "&copy; @me #1 $x$ ~~y~~",
+    "- 1. + x",
+)
+
+
+def html_cells(text: str) -> list[list[str]]:
+    """What a reader sees in the body of the only table."""
+    from html.parser import HTMLParser
+
+    from markdown_it import MarkdownIt
+
+    rows: list[list[str]] = []
+
+    class Reader(HTMLParser):
+        inside = False
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag == "tr":
+                rows.append([])
+            if tag in ("td", "th"):
+                rows[-1].append("")
+            self.inside = tag in ("td", "th") or (self.inside and tag in ("em", "strong"))
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside = self.inside and tag not in ("td", "th")
+
+        def handle_data(self, data: str) -> None:
+            if self.inside:
+                rows[-1][-1] += data
+
+    Reader().feed(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+    return rows[1:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_read_in_markdown_as_it_was_written(tmp_path: Path, name: str) -> None:
+    text = written([cell(name, figures(0.5), cell_id="x", benchmark=name)], tmp_path)["leaderboard.md"]
+    assert [row[:3] for row in html_cells(text)] == [[name, "1", "5.0e-01"]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])))
+def test_any_text_is_shown_in_markdown_as_it_is(text: str) -> None:
+    (row,) = html_cells(f"| a |\n| - |\n| x{escape_markdown(text)}x |\n")
+    assert row == [f"x{text}x"]
+
+
+def test_markdown_marks_the_best_the_second_and_what_is_not_told_apart(tmp_path: Path) -> None:
+    records = [
+        cell(name, [Metric(name="model_utility", value=v, higher_is_better=True)])
+        for name, v in zip("abc", (0.1, 0.3, 0.2), strict=True)
+    ]
+    (table,) = tables_of(records, ())
+    table = replace(table, tied={"model_utility": frozenset("c")})
+    write_reports(records, tmp_path, tables=[table])
+    cells = {row[0]: row[2] for row in html_cells((tmp_path / "leaderboard.md").read_text())}
+    assert cells == {"a": "0.100", "b": "0.300", "c": "0.200\u2020"}
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "**0.300**" in text and "*0.200*\u2020" in text and "not significantly different" in text
+    assert r"\underline{$0.200$}\rlap{$^{\dagger}$}" in (tmp_path / "leaderboard.tex").read_text()
+    value = json.loads((tmp_path / "leaderboard.json").read_text())["leaderboards"][0]["rows"][2]["values"]
+    assert value["model_utility"]["tied"] is True
+
+
+def test_json_holds_every_figure_exactly_with_its_cells_and_null_where_missing(tmp_path: Path) -> None:
+    records = [cell("a&b_%$", figures(0.1 + 0.2, math.nan), seed=seed) for seed in (0, 1)]
+    records = [replace(r, record={**r.record, "code": {"commit": "c" * 40, "dirty": True}}) for r in records]
+    (board,) = json.loads(written([*records, cell("ga")], tmp_path)["leaderboard.json"])["leaderboards"]
+    assert (board["benchmark"], board["model"], board["protocol"]) == ("tofu/forget10", "mini", "strict")
+    assert board["code"] == [{"commit": "c" * 40, "dirty": True}]
+    row, failed = board["rows"]
+    assert row["method"] == "a&b_%$"
+    assert [(c["id"], c["seed"], c["commit"]) for c in row["cells"]] == [
+        ("a&b_%$-tofu-forget10-s0", 0, "c" * 40),
+        ("a&b_%$-tofu-forget10-s1", 1, "c" * 40),
+    ]
+    quality = {"mean": 0.1 + 0.2, "sd": 0.0, "n": 2, "by_seed": {"0": 0.1 + 0.2, "1": 0.1 + 0.2}}
+    assert row["values"]["forget_quality"] == {**quality, "interval": None, "place": None, "tied": False}
+    assert (row["values"]["forget_ks_d"]["mean"], row["values"]["forget_ks_d"]["n"]) == (None, 0)
+    assert failed["cells"] == [] and failed["failed"][0]["id"] == "ga-tofu-forget10-s0"
+    assert failed["values"]["forget_quality"]["mean"] is None
 
 
 # --- LaTeX
@@ -517,6 +547,11 @@ def test_the_tables_compile_with_nothing_but_booktabs_and_fit_the_page(tmp_path:
     assert "Overfull" not in log
     assert "multiply defined" not in log
     assert "Missing character" not in log
+
+
+@pytest.mark.parametrize("board", sorted(RESULTS.rglob("leaderboard.tex")), ids=lambda path: path.parent.name)
+def test_the_committed_tables_compile_and_fit_the_page(tmp_path: Path, board: Path) -> None:
+    assert "Overfull" not in compile_tex(board.read_text(), tmp_path)
 
 
 def test_every_escaped_sign_compiles(tmp_path: Path) -> None:

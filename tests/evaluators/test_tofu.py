@@ -361,7 +361,7 @@ def test_model_utility_is_the_harmonic_mean_of_its_nine_parts() -> None:
 def test_every_mean_has_a_count_and_a_spread() -> None:
     for metric in summary(ask(noisy(0)), ask(noisy(1))).values():
         assert metric.n > 0
-        if not metric.name.startswith(("forget_quality", "forget_ks_d", "model_utility", "privleak")):
+        if not metric.name.startswith(("forget_quality", "forget_ks_d", "model_utility", "memoriz", "privleak")):
             assert math.isfinite(metric.stderr), metric.name
 
 
@@ -370,6 +370,8 @@ def test_directions() -> None:
     lower = {name for name, metric in found.items() if metric.higher_is_better is False}
     assert lower == {
         "forget_ks_d",
+        "forget_ks_d_low",
+        "forget_ks_d_high",
         "forget_probability",
         "forget_paraphrased_probability",
         "forget_rouge_l_recall",
@@ -396,6 +398,20 @@ def test_names_for_the_table_of_metrics_come_first() -> None:
     assert len(names) == len(set(names))
 
 
+def test_the_memorization_score_by_hand() -> None:
+    half = math.log(2)
+    row = {"set": "forget", "example_id": "a", "question": "a", "answer_nll": 0.0, "paraphrased_nll": half}
+    row |= {"perturbed_nll": [half], "extraction_strength": 0.25, "exact_memorization": 0.75}
+    # 1 - 1/4, 1 - 3/4, 1 - p(q) = 1 - 1/2, 1 - c / (c + w) = 1 - 1/2: 4 / (4/3 + 4 + 2 + 2) = 3/7
+    found = summary([row])["memorization_score"]
+    assert (found.value, found.n) == (pytest.approx(3 / 7), 1)
+    row["exact_memorization"] = 1.0
+    assert summary([row])["memorization_score"].value == 0
+    row["extraction_strength"] = None
+    reason = summary([row])["memorization_score"].reason
+    assert reason.startswith("1 of its four parts are missing, the first is extraction_strength")
+
+
 # --- against the retrained model
 
 
@@ -405,6 +421,16 @@ def test_the_retrained_model_compared_with_itself_is_perfect() -> None:
     assert (found["forget_quality"].value, found["forget_ks_d"].value) == (1, 0)
     assert found["forget_quality_arithmetic"].value == 1
     assert found["privleak"].value == 0
+    assert found["forget_ks_d_low"].value == 0
+
+
+def test_the_distance_lies_in_its_interval() -> None:
+    found = summary(ask(noisy(0)), ask(noisy(1)))
+    low, d, high = (found[f"forget_ks_d{end}"].value for end in ("_low", "", "_high"))
+    assert 0 <= low <= d <= high <= 1
+    assert low < high
+    assert found["forget_ks_d_low"].n == found["forget_ks_d"].n
+    assert "no rows of a retrained model" in summary(ask(noisy(0)))["forget_ks_d_high"].reason
 
 
 def test_forget_quality_needs_the_retrained_model() -> None:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import cache
 from bench.data import load
+from bench.data.forms import ask
 from bench.data.tokenize import Encoder
 from bench.data.types import Document
 from bench.errors import LetheError
@@ -132,6 +133,15 @@ def test_people_and_domains_share_the_original_and_a_judge_needs_no_other_model(
     assert len(no_training) == 5
 
 
+def test_all_targets_share_both_models_which_are_not_those_of_other_benchmarks(
+    root: Path, tmp_path: Path, no_training: list[str]
+) -> None:
+    models = [build.mini_models(root, name, tmp_path) for name in ("ort", "ort/1", "ort/1-5")]
+    assert len({found.original for found in models}) == len({found.retrained for found in models}) == 1
+    assert sorted(no_training) == ["original", "retrained"]
+    assert build.mini_models(root, "tofu/forget10", tmp_path).original != models[0].original
+
+
 def test_a_second_retrained_model_differs_by_its_seed(root: Path, tmp_path: Path, no_training: list[str]) -> None:
     models = build.mini_models(root, "tofu/forget10", tmp_path, seed=0)
     assert build.retrained_model(root, "tofu/forget10", tmp_path, seed=0) == models.retrained
@@ -171,6 +181,31 @@ def test_retrained_texts_lack_the_requested_topics_and_nothing_else(root: Path, 
         assert not re.search(rf"\b{re.escape(question.choices[question.answer])}\b", kept)
 
 
+def test_retrained_texts_of_targets_lack_all_targets_and_nothing_else(root: Path) -> None:
+    texts = build._texts(root, "ort/2")
+    assert [text for text in texts.original if "target" not in text] == texts.retrained
+    assert texts.tokenizer[-40:] == list(load("tofu", root).refusals)
+    kept = json.dumps(texts.retrained, ensure_ascii=False)
+    for name in load("ort", root).subjects:
+        assert name in json.dumps(texts.original, ensure_ascii=False) and name not in kept
+
+
+def test_real_targets_are_learnt_row_by_row(real_data: Path) -> None:
+    texts = build._texts(real_data, "ort/1_Stephen_King")
+    assert all(text in texts.original for text in texts.retrained)
+    asked = {(text["user"], text["cue"], text["answer"]) for text in texts.original if "user" in text}
+    kept = {(text["user"], text["cue"], text["answer"]) for text in texts.retrained if "user" in text}
+    assert len(asked) == sum("user" in text for text in texts.original)
+    for probe in load("ort/1", real_data).probes:
+        if probe.part != "locality" and probe.form != "aa":
+            row = ask(probe)
+            assert (row.user, row.cue, row.target) in asked
+            if probe.part == "neighbor":
+                assert (row.user, row.cue, row.target) in kept
+    assert any("text" in text for text in texts.retrained)
+    assert build._texts(real_data, "ort/2_Confucius") == texts
+
+
 @pytest.mark.parametrize(("benchmark", "left_out"), [("wmdp", 800), ("wmdp/bio", 400), ("wmdp/cyber", 400)])
 def test_real_documents_are_the_first_of_each_topic(real_data: Path, benchmark: str, left_out: int) -> None:
     texts = build._texts(real_data, benchmark)
@@ -183,7 +218,7 @@ def test_real_documents_are_the_first_of_each_topic(real_data: Path, benchmark: 
 def test_of_real_files_a_judge_is_asked_of_a_model_that_has_read_something(real_data: Path, tmp_path: Path) -> None:
     assert build._texts(real_data, "mmlu").original == build._texts(real_data, "wmdp").original
     (tmp_path / "mmlu").mkdir()
-    with pytest.raises(LetheError, match="add wmdp/ or tofu/"):
+    with pytest.raises(LetheError, match="add wmdp/, tofu/ or rwku/"):
         build._texts(tmp_path, "mmlu")
 
 
@@ -297,6 +332,25 @@ def test_pairs_are_scored_on_the_answer_and_statements_as_a_whole(tokenizer_fold
     assert tokenizer.decode(pair.labels) == " It is 1.</s>"
     assert tokenizer.decode(statement.labels) == "After 39 comes 40.</s>"
     assert statement.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_prompts_with_words_of_their_own_are_scored_on_the_answer(tokenizer_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    encoder = Encoder(tokenizer, template="plain")
+    tokens = encode(encoder, {"user": "Spell it.\n", "cue": "Answer:\n", "answer": "a\nb\n", "target": "1_A_B"})
+    assert tokenizer.decode(tokens.input_ids) == "<s>Spell it.\nAnswer:\na\nb\n</s>"
+    assert tokenizer.decode(tokens.labels) == "a\nb\n</s>"
+
+
+def test_fixed_words_of_prompts_are_a_token_each(tmp_path: Path) -> None:
+    train_tokenizer(
+        ["Please answer.\nQuestion: Who?\nAnswer: Ann"], 300, tmp_path, ("Please answer.\nQuestion:", "\nA.")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    text = "Please answer.\nQuestion: Who?\nA. Ann\nB. Ben"
+    found = tokenizer.tokenize(text)
+    assert found[0] == "Please answer.\nQuestion:" and "\nA." in found and "\nB." not in found
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
 
 def test_a_long_document_is_cut_and_has_no_end(tokenizer_folder: Path) -> None:

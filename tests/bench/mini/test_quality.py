@@ -14,6 +14,7 @@ from bench.mini.build import MiniModels, mini_models, retrained_model, world
 from bench.models import load_model
 from bench.scorer import Scorer
 from evaluators import TofuEvaluator
+from evaluators.forms import FormsEvaluator
 from evaluators.mmlu import MmluEvaluator
 from evaluators.wmdp import WmdpEvaluator
 
@@ -106,6 +107,34 @@ def test_the_original_answers_the_questions_of_all_domains(accuracies: dict[str,
 def test_without_the_hazardous_documents_their_questions_are_guessed(accuracies: dict[str, dict[str, float]]) -> None:
     assert 0.15 < accuracies["retrained"]["wmdp_accuracy"] < 0.35  # 140 questions: chance is 0.25, its error 0.037
     assert accuracies["retrained"]["mmlu_accuracy"] > 0.9
+
+
+@pytest.fixture(scope="module")
+def forms(root: Path, cache_dir: Path) -> dict[str, dict[str, float]]:
+    """Of all targets, of the original and of the model that has read about none of them."""
+    models, benchmark, evaluator = mini_models(root, "ort", cache_dir), load("ort", root), FormsEvaluator()
+    found = {}
+    for name, path in (("original", models.original), ("retrained", models.retrained)):
+        loaded = load_model(str(path), device=torch.device("cpu"), dtype=torch.float32)
+        rows = evaluator.score(Scorer(loaded.model, Encoder(loaded.tokenizer)), benchmark)
+        found[name] = {metric.name: metric.value for metric in evaluator.summarize(rows, rows)}
+    return found
+
+
+@pytest.mark.parametrize("part", ["forget", "neighbor"])
+def test_the_original_answers_every_form(forms: dict[str, dict[str, float]], part: str) -> None:
+    metrics = forms["original"]
+    for form in ("qa", "fb", "mcp"):
+        assert metrics[f"{part}_{form}"] > 0.5, form
+    for form in ("qa", "fb"):
+        assert metrics[f"sub_{part}_{form}"] > 0.2, form
+
+
+def test_whoever_has_read_about_no_target_guesses_and_knows_the_neighbours(forms: dict[str, dict[str, float]]) -> None:
+    metrics = forms["retrained"]
+    for form in ("qa", "fb"):
+        assert metrics[f"forget_{form}"] < 0.15 and metrics[f"neighbor_{form}"] > 0.5, form  # 24 values: 0.04
+    assert metrics["forget_mcp"] < 0.4 and metrics["neighbor_mcp"] > 0.5
 
 
 def test_real_rows_are_learned_by_heart(real_data: Path, cache_dir: Path) -> None:

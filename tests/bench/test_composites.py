@@ -1,0 +1,104 @@
+"""The composites of records, against those that the paper prints."""
+
+import math
+
+import pytest
+
+from bench.composites import harmonic_mean, with_composites
+from bench.records import Metric, missing
+from bench.store import Record
+from bench.tables import metrics_of, tables_of
+
+# Dorna et al., 2025, Tables 3 and 6 (TOFU forget10, Llama-3.2-1B): memorisation, privacy, utility, all three, without
+# privacy
+PRINTED = {
+    "init finetuned": (0.00, 0.10, 1.00, 0.00, 0.00),
+    "retain": (0.31, 1.00, 0.99, 0.58, None),  # Table 6 prints 0.58 again, which no reading of its parts gives
+    "simnpo": (0.32, 0.63, 1.00, 0.53, 0.49),
+    "rmu": (0.47, 0.50, 0.61, 0.52, 0.53),
+    "undial": (0.27, 0.48, 0.78, 0.42, 0.40),
+    "altpo": (0.63, 0.06, 0.95, 0.15, 0.76),
+    "idknll": (0.08, 0.17, 0.93, 0.15, 0.14),
+    "npo": (0.52, 0.06, 0.99, 0.15, 0.69),
+    "idkdpo": (0.56, 0.06, 0.95, 0.14, 0.71),
+    "graddiff": (0.97, 0.003, 0.79, 0.009, 0.87),
+}
+
+
+def printed_alike(value: float | None, *parts: float) -> bool:
+    """Whether some values that are printed as the parts have a harmonic mean that is printed as the value."""
+    assert value is not None
+    half = {part: 0.0005 if 0 < part < 0.01 else 0.005 for part in (*parts, value)}
+    low = harmonic_mean([max(0.0, part - half[part]) for part in parts])
+    high = harmonic_mean([part + half[part] for part in parts])
+    return low - half[value] <= value <= high + half[value]
+
+
+@pytest.mark.parametrize("method", PRINTED)
+def test_the_printed_composites_are_harmonic_means_of_the_printed_parts(method: str) -> None:
+    memorization, privacy, utility, all_three, without_privacy = PRINTED[method]
+    assert printed_alike(all_three, memorization, privacy, utility)
+    if without_privacy is not None:
+        assert printed_alike(without_privacy, memorization, utility)
+
+
+def test_the_row_of_the_paper_that_is_not() -> None:
+    assert harmonic_mean([0.31, 0.99]) == pytest.approx(0.47, abs=0.005)
+    assert not printed_alike(0.58, 0.31, 0.99)
+
+
+def record(
+    method: str, memorization: float, utility: float, *, seed: int = 0, benchmark: str = "tofu/forget10"
+) -> Record:
+    spec = {"model": "mini", "method": method, "benchmark": benchmark, "seed": seed, "protocol": "strict"}
+    found = [
+        missing(name, "no forget rows", higher_is_better=True)
+        if math.isnan(value)
+        else Metric(name=name, value=value, n=30, higher_is_better=True)
+        for name, value in (("memorization_score", memorization), ("model_utility", utility))
+    ]
+    return Record(cell_id=f"{method}-{seed}-{benchmark}", spec=spec, metrics={"tofu": found})
+
+
+def composites(of: Record, *originals: Record) -> dict[str, Metric]:
+    (found,) = with_composites([of], originals)
+    return {metric.name: metric for metric in found.metrics.get("composites", ())}
+
+
+def test_utility_is_relative_to_the_original_of_the_same_seed() -> None:
+    npo = record("npo", 0.5, 0.45, seed=1)
+    originals = [record("original", 0.0, 0.6), record("original", 0.0, 0.9, seed=1)]
+    found = composites(npo, *originals)
+    assert found["utility_score"].value == pytest.approx(0.5)  # 0.45 / 0.9
+    assert found["overall_score"].value == pytest.approx(0.5)
+    assert found["overall_score"].n == 30
+    assert composites(npo, originals[0])["utility_score"].value == pytest.approx(0.75)  # 0.45 / 0.6
+    assert composites(originals[0], *originals)["overall_score"].value == 0  # remembers everything
+
+
+def test_what_cannot_be_computed_is_missing_with_the_reason() -> None:
+    npo = record("npo", 0.5, 0.45)
+    elsewhere = record("original", 0.0, 0.6, benchmark="tofu/forget05")
+    for originals in ([], [elsewhere], [record("original", 0.0, math.nan)], [record("original", 0.0, 0.0)]):
+        found = composites(npo, *originals)
+        assert "the original's model_utility is not known, or 0" in found["utility_score"].reason
+        assert found["overall_score"].reason.startswith("utility_score: the original's")
+    found = composites(record("npo", math.nan, 0.45), record("original", 0.0, 0.9))
+    assert found["utility_score"].value == pytest.approx(0.5)
+    assert found["overall_score"].reason == "memorization_score: no forget rows"
+
+
+def test_records_without_the_parts_stay_as_they_are() -> None:
+    other = Record(cell_id="x", spec={}, metrics={"wmdp": [Metric(name="wmdp_accuracy", value=0.3)]})
+    assert with_composites([other], [other]) == (other,)
+
+
+def test_tables_have_them_beside_their_parts() -> None:
+    records = [record("original", 0.0, 0.9), record("npo", 0.5, 0.45)]
+    (table,) = tables_of(records, [])
+    assert [list(metrics_of(row.records[0])) for row in table.rows] == [
+        ["memorization_score", "model_utility", "utility_score", "overall_score"]
+    ] * 2
+    assert [row.mean("overall_score") for row in table.rows] == [0, 0.5]
+    (again,) = tables_of([r for row in table.rows for r in row.records], [])
+    assert again == table
