@@ -13,7 +13,9 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 MAIN := $(VENV)/installed-main-$(call checksum,requirements/main.lock)
 DEV := $(VENV)/installed-dev-$(call checksum,requirements/main.lock requirements/dev.lock)
 
-.PHONY: setup run test lock clean
+CHECK_OUT ?= build/check
+
+.PHONY: setup run test check lock clean
 
 setup: $(MAIN)
 
@@ -25,6 +27,10 @@ test: $(DEV)
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m pyright --pythonpath $(IN_VENV)
 	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+# The gate. Every cell anew: finished ones may be of older code.
+check: setup
+	$(IN_VENV) run_all.py --check results/baseline.json --fresh --out $(CHECK_OUT)
 
 # Made anew, never mended: what an install that was cut off has left behind can look complete to pip.
 $(MAIN):

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from bench.baseline import with_baseline
 from bench.errors import LetheError
-from bench.options import Options, parse
+from bench.options import Options, parse, parse_report
 
 if TYPE_CHECKING:
     from bench.store import Record
+    from bench.tables import Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,17 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
         if arguments[:1] == ["report"]:
-            return report([Path(a) for a in arguments[1:]], console)
+            return report(arguments[1:], console)
         if arguments[:1] == ["export"]:
             return export(arguments[1:], console)
         if arguments[:1] == ["import"]:
             return import_log(arguments[1:], console)
+        arguments = with_baseline(arguments)
         options = parse(arguments)
         level = logging.DEBUG if options.verbose else logging.WARNING
         logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
         for noisy in ("httpx", "httpcore", "filelock", "urllib3", "fsspec", "asyncio"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        return show_list(console) if options.list else run(options, console)
+        return show_list(console) if options.list else run(options, arguments, console)
     except LetheError as error:
         print(f"run_all.py: {error}", file=sys.stderr)
         return 2
@@ -65,22 +68,21 @@ def show_list(console: Console) -> int:
     return 0
 
 
-def report(folders: Sequence[Path], console: Console) -> int:
-    """Leaderboards again from stored runs, no model needed."""
-    from bench.store import RunStore
+def report(arguments: Sequence[str], console: Console) -> int:
+    """Everything again from stored runs, no model needed: leaderboards, tables and figures of a paper, a page."""
+    from bench.html import write_html
+    from bench.paper import write_paper
+    from bench.store import merged
     from methods import METHODS
     from methods.recipes import REFERENCES
 
-    if not folders:
-        raise LetheError("report needs a folder with runs: run_all.py report OUT")
-    for folder in folders:
-        if str(folder).startswith("-"):
-            raise LetheError(f"report takes folders and no options, got {str(folder)!r}: run_all.py report OUT")
-        if not (folder / "runs").is_dir():
-            raise LetheError(f"{folder} holds no runs; give a folder that --out named: run_all.py report OUT")
-    for folder in folders:
-        write(RunStore(folder).records(), folder, [*REFERENCES, *METHODS], console)
-    return 0
+    options = parse_report(arguments)
+    records, order = merged(options.folders), [*REFERENCES, *METHODS]
+    tables = write(records, options.folders, options.out, order, console)
+    say(console, f"wrote {write_html(records, options.folders, options.out, methods=order, tables=tables)}")
+    say(console, f"wrote {write_paper(records, options.folders, options.out, methods=order, tables=tables)[0]}")
+    red = options.check is not None and judge(records, options.check, options.out, order, console)
+    return 1 if red else 0
 
 
 def export(arguments: Sequence[str], console: Console) -> int:
@@ -106,12 +108,12 @@ def import_log(arguments: Sequence[str], console: Console) -> int:
     published = published_cell(options)
     store = RunStore(options.out)
     new = store_published(store, published)
-    write(store.records(), options.out, [*REFERENCES, *METHODS], console)
+    write(store.records(), [options.out], options.out, [*REFERENCES, *METHODS], console)
     say(console, f"{'imported' if new else 'was there already:'} {published.cell.id}")
     return 0
 
 
-def run(options: Options, console: Console) -> int:
+def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     """Build the grid, run what is missing, write the leaderboards."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose seconds wherever cores are shared
@@ -149,7 +151,8 @@ def run(options: Options, console: Console) -> int:
     records = store.records()
     mine = {cell.id for cell in grid.cells} | {record.cell_id for record in records if imported(record)}
     order = [*REFERENCES, *(cell.method for cell in grid.cells)]
-    write([record for record in records if record.cell_id in mine], options.out, order, console)
+    shown = [record for record in records if record.cell_id in mine]
+    write(shown, [options.out], options.out, order, console)
     if others := sum(record.cell_id not in mine for record in records):
         say(console, f"{others} other cells in {options.out}; run_all.py report {options.out} shows all")
     say(
@@ -157,18 +160,47 @@ def run(options: Options, console: Console) -> int:
         f"{len(outcome.done)} cells run, {len(outcome.reused)} found, {len(outcome.failed)} failed; "
         f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most",
     )
-    return 1 if outcome.failed else 0
+    red = False
+    if options.check is not None and options.update_baseline:
+        from bench import gate
+
+        console.print(gate.update(options.check, shown, arguments, methods=order), soft_wrap=True)
+        say(console, f"wrote {options.check}")
+    elif options.check is not None:
+        red = judge(shown, options.check, options.out, order, console)
+    return 1 if outcome.failed or red else 0
 
 
-def write(records: "Sequence[Record]", out: Path, order: Sequence[str], console: Console) -> None:
+def judge(records: "Sequence[Record]", baseline: Path, out: Path, order: Sequence[str], console: Console) -> bool:
+    """The records against a baseline; whether the gate is red."""
+    from bench import gate
+
+    check = gate.compare(gate.read_baseline(baseline), records, methods=order)
+    for path in gate.write_check(check, out):
+        say(console, f"wrote {path}")
+    console.print(check, soft_wrap=True)
+    for line in gate.annotations(check):
+        say(console, line)
+    return check.red
+
+
+def write(
+    records: "Sequence[Record]", folders: Sequence[Path], out: Path, order: Sequence[str], console: Console
+) -> "list[Table]":
     """The leaderboards as files and on the terminal, and what failed with the reason."""
+    from bench.compare import compare_with_best
     from bench.report import failures, summary_table, write_reports
+    from bench.tables import tables_of
+    from evaluators.per_example import statistics_of
 
-    console.print(summary_table(records, methods=order))
-    for path in write_reports(records, out, methods=order):
+    significance = compare_with_best(records, folders, statistics_of, methods=order)
+    tables = tables_of(records, order, significance=significance)
+    console.print(summary_table(records, methods=order, significance=significance))
+    for path in write_reports(records, out, methods=order, tables=tables, significance=significance):
         say(console, f"wrote {path}")
     for cell_id, reason in failures(records):
         say(console, f"failed {cell_id}: {reason} (traceback in {out / 'failed' / cell_id})")
+    return tables
 
 
 def say(console: Console, text: str) -> None:

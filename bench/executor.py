@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 
 from bench import data, provenance
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
+from bench.model_card import FACTS, Saved, write_card
 from bench.models import Loaded, out_of_memory, peak_gib
 from bench.records import Metric
 from bench.scorer import Scorer
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MODEL = "model"
+"""The folder of a cell that holds its unlearned model."""
+
 
 class Unlearned(Protocol):
     """A changed model that can be changed back."""
@@ -37,6 +42,7 @@ class Unlearned(Protocol):
 
     def restore(self) -> None: ...
     def facts(self) -> dict: ...
+    def save(self, folder: Path, loaded: Loaded) -> Saved: ...
 
 
 class Method(Protocol):
@@ -145,9 +151,13 @@ class Executor:
     total: int = 0
     fresh: bool = False
     """Run cells again that are there already."""
+    save_models: bool = False
+    """Keep every unlearned model beside the results of its cell."""
     _number: int = 0
-    _unchanged: tuple[Loaded, Scorer] | None = None
-    """What was already asked of the loaded model as it is: jobs that train nothing share the answers."""
+    _unchanged: dict[str, Scorer] = field(default_factory=dict)
+    """What was already asked of the loaded model as it is, by collection: targets share most of what is asked."""
+    _found: list[Stage] = field(default_factory=list)
+    """Stages that train nothing and were there already, as far as others share their answers."""
 
     def reuse(self, job: Job) -> bool:
         """Whether nothing of the job is left to do; if so its cells are counted."""
@@ -155,6 +165,8 @@ class Executor:
             return False
         self._number += len(job.stages)
         self.outcome.reused += [stage.cell.id for stage in job.stages]
+        if job.method is None:
+            self._found += [stage for stage in job.stages if _collection(stage)]
         return True
 
     def _begin(self, stage: Stage) -> None:
@@ -169,6 +181,8 @@ class Executor:
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
             return False
+        if self.save_models and job.method is not None and not self._has_model(stage):
+            return False  # trained and scored again, so that the figures on its card are those of this very model
         if job.watching is not None and read_json(folder / "record.json").get("curve") != job.watching.facts():
             return False
         for evaluation in stage.evaluations:
@@ -187,7 +201,12 @@ class Executor:
             if not samples.is_file():
                 return False
             self._summarize(evaluation, job, stage, read_jsonl(samples), folder)
+            if self._has_model(stage):
+                write_card(folder / MODEL, self.store.record(stage.cell.id))
         return True
+
+    def _has_model(self, stage: Stage) -> bool:
+        return (self.store.path(stage.cell.id) / MODEL / FACTS).is_file()
 
     def _summarize(self, evaluation: Evaluation, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
         evaluator = evaluation.evaluator
@@ -232,6 +251,7 @@ class Executor:
             torch.cuda.reset_peak_memory_stats(loaded.device)
         try:
             facts: dict[str, Any] = {"train_seconds": 0.0, "trainable_parameters": 0}
+            keep = self.save_models or self._has_model(stage)  # what was kept once is kept when it is made again
             if job.method is not None:
                 looks: dict[str, Any] = {}
                 if job.watching is not None:
@@ -266,24 +286,45 @@ class Executor:
                 "batch_tokens": self.batch_tokens,
             }
             self._write(job, stage, rows, facts, train_log, curve)
+            if job.method is not None and keep:
+                self._save(stage, state[-1], loaded)
         except Exception as error:  # noqa: BLE001 - the boundary between cells: the traceback is kept, the grid goes on
             self._fail(stage, error, getattr(error, "log", train_log), curve)
             return False
         self.outcome.done.append(cell.id)
         return True
 
+    def _save(self, stage: Stage, unlearned: Unlearned, loaded: Loaded) -> None:
+        """Put the model beside its results, which are stored by now: nothing that happens here can lose them."""
+        try:
+            with self.store.adding(stage.cell.id, MODEL) as folder:
+                saved = unlearned.save(folder, loaded)
+                write_card(folder, self.store.record(stage.cell.id), saved)
+        except (LetheError, OSError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].partition(";")[0]
+            raise LetheError(
+                f"the results are stored, but --save-models could not store the model ({reason}); free some space in "
+                f"{self.store.out} and run the same command again, or leave out --save-models"
+            ) from error
+
     def _scorer(self, job: Job, loaded: Loaded, encoder: Encoder) -> Scorer:
         """A new one for a model that was changed; for one as it is the same again, which need not ask twice."""
-        if job.method is None and self._unchanged is not None and self._unchanged[0] is loaded:
-            return self._unchanged[1]
-        scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
-        if job.method is None:
-            self._unchanged = loaded, scorer
-        return scorer
+        made = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
+        shared = _collection(job.stages[0]) if job.method is None else ""
+        if not shared:
+            return made
+        if shared not in self._unchanged:
+            self._unchanged[shared] = made
+            # Which questions meet in a batch decides the last bits, so what was asked first is asked first again.
+            for stage in self._found:
+                for evaluation in stage.evaluations if _collection(stage) == shared else ():
+                    evaluation.evaluator.score(made, evaluation.benchmark)
+        return self._unchanged[shared]
 
     def forget_model(self) -> None:
         """Let go of what was asked of the last loaded model, and of the model itself."""
-        self._unchanged = None
+        self._unchanged.clear()
+        self._found.clear()
 
     def complete(self, job: Job) -> None:
         """Metrics that had to wait for what they compare with: its job came later in the same run."""
@@ -369,6 +410,12 @@ class Executor:
             if curve:
                 write_jsonl(folder / "curve.jsonl", curve)
             self.store.fail(cell.id, cell.to_json(), text, partial=folder)
+
+
+def _collection(stage: Stage) -> str:
+    """The collection of targets that a stage is one of; empty for a benchmark by itself."""
+    name = data.collection(stage.cell.benchmark)
+    return "" if name == stage.cell.benchmark else name
 
 
 def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:

@@ -7,13 +7,13 @@ what another order of the data does as well is no finding. A reference (original
 ruler that everything else is held to, so it may not move in either direction, and by no more than rounding. That is how
 a formula that has changed is found: a factor of 1.01 moves every reference by five times what it is allowed.
 
-Where weights, device or torch are not those of the baseline, figures differ without any change of the code: the mini
-models are trained on the spot and end elsewhere, and a word that was nearly as likely as another one wins. Then a wider
-tolerance applies, and the output says so.
+Where weights, kind of device or torch are not those of the baseline, figures differ without any change of the code: the
+mini models are trained on the spot and end elsewhere, and a word that was nearly as likely as another one wins. Then a
+wider tolerance applies, which a factor of 1.01 still exceeds in what is made of likelihoods, and the output says so.
 
-What the gate cannot see: a change within the deviation of the seeds (more seeds make that smaller); on another kind of
-machine a change of the references within the wider tolerance; whatever the baseline's command does not run. P-values
-are never compared, because one example moves them by magnitudes; the D that they come from is. Nor is time compared.
+What the gate cannot see: a change within the deviation of the seeds (more seeds make that smaller); on other weights a
+change of less than one example in a reference's ROUGE-L, accuracy or D; whatever the baseline's command does not run.
+P-values are never compared, because one example moves them by magnitudes; the D that they come from is. Nor is time.
 """
 
 import math

@@ -332,7 +332,7 @@ class Grid:
         Where there is something to tune, that comes first: what is chosen makes more cells.
         """
         untuned = self._tune(store, progress)
-        executor = self._executor(store, progress, len(self.cells))
+        executor = self._executor(store, progress, len(self.cells), save_models=self.options.save_models)
         self._run(executor, self.jobs)
         executor.outcome.failed += untuned
         return executor.outcome
@@ -365,13 +365,14 @@ class Grid:
         self.searches = []
         return untuned
 
-    def _executor(self, store: RunStore, progress: Reporter, total: int) -> Executor:
+    def _executor(self, store: RunStore, progress: Reporter, total: int, *, save_models: bool = False) -> Executor:
         return Executor(
             store=store,
             progress=progress,
             batch_tokens=self.options.batch_tokens,
             total=total,
             fresh=self.options.fresh,
+            save_models=save_models,
         )
 
     def _run(self, executor: Executor, planned: Sequence[tuple[Checkpoint, Job]]) -> None:
@@ -387,8 +388,8 @@ class Grid:
                     continue
                 loaded = loaded or self._load(checkpoint)
                 executor.run(job, loaded, self._encoder(checkpoint))
+            executor.forget_model()
             if loaded is not None:
-                executor.forget_model()
                 del loaded
                 gc.collect()
                 if torch.cuda.is_available():

@@ -90,6 +90,11 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
             raise
         raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
     model = model.to(device).eval().requires_grad_(False)
+    if device.type == "cpu":
+        # Weights lie in the file's pages as they come, and a method's restored ones in memory of their own: products of
+        # differently aligned matrices may differ in the last bits, so all lie in memory of their own from the start.
+        for p in model.parameters():
+            p.data = p.data.clone()
     # transformers would draw these at random
     absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if absent:

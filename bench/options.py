@@ -48,6 +48,9 @@ class Options:
     dry_run: bool
     verbose: bool
     trust_remote_code: bool
+    check: Path | None
+    update_baseline: bool
+    save_models: bool
 
     @property
     def decides(self) -> bool:
@@ -226,10 +229,57 @@ def parser() -> argparse.ArgumentParser:
     again = machine.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="keep finished cells (this is the default)")
     again.add_argument("--fresh", action="store_true", help="run every cell again, also finished ones")
+    machine.add_argument(
+        "--save-models",
+        action="store_true",
+        help="keep every unlearned model in OUT/runs/CELL/model, with a card, in its library's own format "
+        "(transformers, peft, pyvene); cells that are there without one are run again",
+    )
+    machine.add_argument(
+        "--check",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="run the command that a baseline holds and compare every metric with it: exit code 1 where one is worse "
+        "than it may be; --out, --cache-dir, --device and paths of data and models may stand beside it",
+    )
+    machine.add_argument(
+        "--update-baseline",
+        action="store_true",
+        help="write the file of --check anew and show what changed; with --methods and so on it gets another command",
+    )
     machine.add_argument("--list", action="store_true", help="print methods with their fields, and benchmarks")
     machine.add_argument("--dry-run", action="store_true", help="print the grid and run nothing")
     machine.add_argument("-v", "--verbose", action="store_true", help="log more; tracebacks of failed cells")
     return p
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What `run_all.py report` is asked for."""
+
+    folders: list[Path]
+    out: Path
+    check: Path | None
+
+
+def parse_report(argv: Sequence[str]) -> ReportOptions:
+    """`DIR... [--out DIR] [--check FILE]`: one report of all folders, in the first of them where no other is named.
+
+    Raises:
+        LetheError: no folder, or one without runs.
+    """
+    p = _Parser(prog="run_all.py report", description="Leaderboards, pictures and pages again, from stored runs.")
+    p.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folders that --out named; several are merged")
+    p.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the report goes (default: the first)")
+    p.add_argument("--check", type=Path, default=None, metavar="FILE", help="compare every metric with a baseline")
+    a = p.parse_args(argv)
+    if not a.folders:
+        raise LetheError("report needs a folder with runs: run_all.py report OUT")
+    for folder in a.folders:
+        if not (folder / "runs").is_dir():
+            raise LetheError(f"{folder} holds no runs; give a folder that --out named: run_all.py report OUT")
+    return ReportOptions(folders=a.folders, out=a.out or a.folders[0], check=a.check)
 
 
 def parse(argv: Sequence[str] | None) -> Options:
@@ -299,4 +349,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         dry_run=a.dry_run,
         verbose=a.verbose,
         trust_remote_code=a.trust_remote_code,
+        check=a.check,
+        update_baseline=a.update_baseline,
+        save_models=a.save_models,
     )

@@ -1,6 +1,7 @@
 """Run directories: complete or absent, whatever happens to the process that writes them.
 
     OUT/runs/<cell id>/    spec.json  record.json  metrics/<evaluator>.json  samples/<evaluator>.jsonl  train.jsonl
+                           and where models are kept, model/, which comes after the rest
     OUT/failed/<cell id>/  spec.json  traceback.txt  and whatever the run had written by then
 
 A run is written under a hidden name, flushed to the disk and then renamed. The hidden folder holds a locked file: the
@@ -19,7 +20,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +111,25 @@ class RunStore:
                     _publish(folder, final, aside=hidden)
                 shutil.rmtree(self.failed_path(cell_id), ignore_errors=True)
 
+    @contextlib.contextmanager
+    def adding(self, cell_id: str, name: str) -> Iterator[Path]:
+        """A hidden folder that becomes the folder `name` of a complete run when the block ends well.
+
+        The run itself is not touched: it stays as it is when the block does not end, or not well.
+        """
+        final = self.path(cell_id) / name
+        with self._hidden() as hidden:
+            folder = hidden / name
+            with _writing(folder):
+                folder.mkdir()
+            yield folder
+            with _writing(final):
+                _publish(folder, final, aside=hidden)
+
+    def record(self, cell_id: str) -> Record:
+        """A complete run; a LetheError where a file is missing or damaged."""
+        return _read_run(self.path(cell_id))
+
     def fail(self, cell_id: str, spec: Mapping[str, Any], traceback: str, partial: Path | None = None) -> Path:
         """Keep what a failed run leaves: its spec, its traceback and the folder it was writing, which is moved."""
         final = self.failed_path(cell_id)
@@ -172,6 +192,42 @@ class RunStore:
                     os.close(lock)
                     shutil.rmtree(leftover, ignore_errors=True)
                     log.info("removed %s, the leftover of a run that was killed", leftover)
+
+
+def merged(folders: Sequence[Path]) -> list[Record]:
+    """The records of several machines' folders as one list, by cell id.
+
+    A cell that is in several folders is one, complete where it is complete anywhere, with what any of them evaluated.
+
+    Raises:
+        LetheError: two folders hold different figures under one cell id.
+    """
+    found: dict[str, tuple[Path, Record]] = {}
+    for folder in folders:
+        for record in RunStore(folder).records():
+            if record.cell_id not in found:
+                found[record.cell_id] = folder, record
+                continue
+            where, other = found[record.cell_id]
+            if other.status != "complete" or record.status != "complete":
+                found[record.cell_id] = (folder, record) if record.status == "complete" else (where, other)
+                continue
+            for evaluator in other.metrics.keys() & record.metrics.keys():
+                before, now = ({m.name: m.value for m in r.metrics[evaluator]} for r in (other, record))
+                odd = [n for n in before.keys() & now.keys() if not _same(before[n], now[n])]
+                if odd:
+                    name = min(odd)
+                    raise LetheError(
+                        f"cell {record.cell_id} has {name} {before[name]!r} in {where} and {now[name]!r} in {folder}; "
+                        "one of them is not what its id says: take the wrong one away and report again"
+                    )
+            found[record.cell_id] = where, replace(other, metrics={**record.metrics, **other.metrics})
+    return [found[cell_id][1] for cell_id in sorted(found)]
+
+
+def _same(one: float, other: float) -> bool:
+    """Another processor may round otherwise; no more than that."""
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
 
 
 def write_json(path: Path, value: object) -> None:

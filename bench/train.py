@@ -195,10 +195,11 @@ class Watch:
     looks: int
     """How often: after equally spaced steps, the last of which is the last step."""
     look: Callable[[int, float], float]
-    """Given the step and the epochs done; returns how good the model is, NaN where that cannot be said."""
+    """Given the step and the epochs done; returns how good the model is, at least 0, NaN where that cannot be said."""
     patience: int | None = None
     """Stop after so many looks in a row without a gain and keep the weights of the best look; None trains to the end
-    and keeps the last ones."""
+    and keeps the last ones. Looks before the first one above 0 do not count: a method that is slow to begin has not
+    been trained too long."""
 
     def __post_init__(self) -> None:
         for name in ("looks", "patience"):
@@ -362,11 +363,10 @@ class _Watching:
         with torch.no_grad(), autocast(self._device, self._dtype):
             score = self._watch.look(step, step / self._loop.epoch_steps)
         if self._watch.patience is not None:
-            # The first look is kept whatever it saw: a run that is never any good still ends with weights.
-            if self._best is None or score > self._best[0] or (math.isnan(self._best[0]) and not math.isnan(score)):
+            if score > (0.0 if self._best is None else self._best[0]):
                 self._best = score, step, [p.detach().to("cpu", copy=True) for p in self._parameters]
                 self._without_gain = 0
-            else:
+            elif self._best is not None:
                 self._without_gain += 1
         self.seconds += time.perf_counter() - started
         return self._watch.patience is not None and self._without_gain >= self._watch.patience
@@ -374,18 +374,14 @@ class _Watching:
     @torch.no_grad()
     def finish(self, trained: int) -> dict[str, Any]:
         """Put the best look's weights back; what the record says of it, nothing without early stopping."""
-        if self._best is None:
+        if self._watch.patience is None:
             return {}
-        score, kept, weights = self._best
+        score, kept, weights = self._best or (None, trained, [])
         if kept != trained:
             for parameter, weight in zip(self._parameters, weights, strict=True):
                 parameter.copy_(weight)
-        return {
-            "kept_step": kept,
-            "last_step": trained,
-            "planned_steps": self._loop.steps,
-            "validation_score": None if math.isnan(score) else score,
-        }
+        ends = {"kept_step": kept, "last_step": trained, "planned_steps": self._loop.steps}
+        return {**ends, "validation_score": score}
 
 
 class _Loop:

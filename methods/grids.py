@@ -129,9 +129,8 @@ def grid_of(label: str, family: str = "tofu") -> Grid:
         grid = Grid(space=GRUN_STEERED, source="ours, around G's")
     elif adapter:
         factor, said = RATES_OF[adapter]
-        rates = (
-            grid.space["lr"] if adapter == "grun" else _rates(grid.space["lr"], family)
-        )  # gates learn alike anywhere
+        # Gates learn as fast on a target as elsewhere.
+        rates = grid.space["lr"] if adapter == "grun" else _rates(grid.space["lr"], family)
         grid = Grid(space={**grid.space, "lr": [_round(factor * lr) for lr in rates]}, source=f"{grid.source}; {said}")
     elif "lr" in grid.space:
         grid = replace(grid, space={**grid.space, "lr": _rates(grid.space["lr"], family)})

@@ -281,6 +281,7 @@ def saved_for_pyvene(
             *_POSITIONS[position],
             "Pad as you like, but give attention_mask and, with padding on the left, position_ids: "
             "`(mask.cumsum(1) - 1).clamp(min=0)`.",
+            'On another device call `model.set_device("cuda")`, which moves the edits along with the model.',
             "`methods.grun.load_grun(Path(FOLDER), base)` of Lethe attaches the same edits to the model itself; its "
             "forward, in training and in scoring, finds the positions by itself.",
         ),
@@ -298,15 +299,15 @@ _USE = (
 )
 _POSITIONS: dict[Position, tuple[str, ...]] = {
     "last_prompt": (
-        "The edits act on one token a row, the last of the prompt, chat markers included. pyvene cannot know which that "
-        "is: without `unit_locations` it would edit every token, which is another model. With padding on the left and "
-        "no answer it is the last column; on the right, `mask.sum(1) - 1`.",
+        "The edits act on one token a row, the last of the prompt, chat markers included. pyvene cannot know which "
+        "that is: without `unit_locations` it would edit every token, which is another model. Of a bare prompt padded "
+        "on the left it is the last column; padded on the right, `mask.sum(1) - 1`.",
         "`model.generate(batch, unit_locations=where, intervene_on_prompt=True)` edits the prompt only, as it was "
         "scored.",
     ),
     "answer": (
-        "**pyvene alone does not give the model that was scored.** The edits act on the last token of the prompt and on "
-        "all tokens of the answer, each scaled by the gate's value at the prompt's last token; pyvene would ask the "
+        "**pyvene alone does not give the model that was scored.** The edits act on the last token of the prompt and "
+        "on all tokens of the answer, each scaled by the gate's value at the prompt's last token; pyvene would ask the "
         "gate again at every token. Use Lethe's `load_grun`.",
     ),
     "all": (
@@ -333,14 +334,12 @@ def load_grun(folder: Path, model: nn.Module) -> GatedEdits:
         with seeded(0):  # pyvene initialises every module before it reads it
             edits = read_interventions(folder, model, path, width)
         for layer, edit in edits.items():
-            parallel = {"0": edit} if isinstance(edit, GatedLoReFT) else dict(edit.parallel.items())
-            for number, module in parallel.items():
-                assert isinstance(module, GatedLoReFT)
-                sets[int(number)][layer] = module.to(device)
+            for number, module in ({0: edit} if isinstance(edit, GatedLoReFT) else edit.parts()).items():
+                sets[number][layer] = module.to(device)
         if not all(sets):
             raise ValueError(f"grun.json tells of {len(sets)} modules, {sum(map(bool, sets))} are there")
         config = GRUN(position=facts["position"])
         return GatedEdits(model, config, sets, factor=facts["factor"])
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's, for damaged or other files
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError) as error:  # the last: torch, for damaged files
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise LetheError(f"{folder} holds no complete GRUN adapter for this model ({first}); save it again") from error

@@ -17,7 +17,6 @@ from torch.nn.utils import parametrize
 
 with contextlib.redirect_stdout(io.StringIO()):  # it prints a hint about an optional backend
     import pyvene
-
     from pyvene.models.constants import CONST_OUTPUT_HOOK
     from pyvene.models.intervenable_modelcard import type_to_dimension_mapping, type_to_module_mapping
 
@@ -102,7 +101,10 @@ class ParallelGatedLoReFT(
 ):
     """h + c * (the sum of the edits of several modules that all read h): successive requests, GRUN section 3.3."""
 
-    def __init__(self, *, embed_dim: int, low_rank_dimension: int = 0, **kwargs: object) -> None:
+    factor: Tensor
+    """() float64: c."""
+
+    def __init__(self, *, embed_dim: int, **kwargs: object) -> None:
         super().__init__(**{**kwargs, "embed_dim": int(embed_dim), "keep_last_dim": True})
         self.parallel = nn.ModuleDict()
         """By the number of the request."""
@@ -116,10 +118,14 @@ class ParallelGatedLoReFT(
         made.factor.fill_(factor)
         return made
 
+    def parts(self) -> dict[int, GatedLoReFT]:
+        """The modules by the number of their request."""
+        return {int(number): module for number, module in self.parallel.items()}  # type: ignore[misc]
+
     def forward(self, base: Tensor, source: None = None, subspaces: None = None, **_: object) -> Tensor:
         """The sum of the gated edits of every representation in `base` (..., D); what pyvene's own model calls."""
         change = torch.zeros_like(base, dtype=torch.float32)
-        for module in self.parallel.values():
+        for module in self.parts().values():
             change = change + torch.sigmoid(module.gate_logits(base))[..., None] * module.delta(base)
         return (base.float() + self.factor * change).to(base.dtype)
 
@@ -194,8 +200,9 @@ def read_interventions(folder: Path, model: nn.Module, path: str, width: int) ->
     for key, module in loaded.interventions.items():
         if not isinstance(module, Edit):
             raise ValueError(f"{key} is a {type(module).__name__}, not a gated edit")
-        if int(module.embed_dim) != width:
-            raise ValueError(f"it was trained on a width of {int(module.embed_dim)}, the model has {width}")
+        trained = int(module.embed_dim)  # type: ignore[arg-type]
+        if trained != width:
+            raise ValueError(f"it was trained on a width of {trained}, the model has {width}")
         modules[int(loaded.representations[key].layer)] = module
     return modules
 

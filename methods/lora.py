@@ -77,7 +77,7 @@ class LoRALayers(Attached):
     def __init__(self, model: nn.Module, config: LoRA, seed: int) -> None:
         from peft import LoraConfig, get_peft_model
 
-        self._model = model
+        self._model, self._rank = model, config.r
         settings = LoraConfig(
             r=config.r,
             lora_alpha=config.alpha,
@@ -111,7 +111,7 @@ class LoRALayers(Attached):
         settings = self._peft.peft_config["default"]
         settings.base_model_name_or_path = base_name(settings.base_model_name_or_path)  # no record tells where it lies
         self._peft.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
-        return saved_for_peft(f"a LoRA adapter of rank {settings.r}")
+        return saved_for_peft(f"a LoRA adapter of rank {self._rank}")
 
 
 def saved_for_peft(what: str, *notes: str) -> Saved:

@@ -398,11 +398,18 @@ def test_jobs_that_train_nothing_share_what_was_asked_and_others_do_not(store: R
             seen.append(scorer)
             return super().score(scorer, benchmark)
 
+    ann, ben, cy = "ort/1_Ann", "ort/2_Ben", "ort/3_Cy"
     run = executor(store)
-    run.run(job("original", benchmark="a", evaluator=Watch()), LOADED, ENCODER)
-    run.run(job("add", Add(amount=2.0), benchmark="a", evaluator=Watch()), LOADED, ENCODER)
-    run.run(job("original", benchmark="b", evaluator=Watch()), LOADED, ENCODER)
-    assert seen[0] is seen[2] and seen[1] is not seen[0]
+    run.run(job("original", benchmark=ann, evaluator=Watch()), LOADED, ENCODER)
+    run.run(job("add", Add(amount=2.0), benchmark=ann, evaluator=Watch()), LOADED, ENCODER)
+    run.run(job("original", benchmark=ben, evaluator=Watch()), LOADED, ENCODER)
+    run.run(job("original", benchmark="tofu/forget10", evaluator=Watch()), LOADED, ENCODER)
+    assert seen[0] is seen[2] and len({*map(id, seen)}) == 3
     run.forget_model()
-    run.run(job("original", benchmark="c", evaluator=Watch()), LOADED, ENCODER)
-    assert seen[3] is not seen[0]
+    run.run(job("original", benchmark=cy, evaluator=Watch()), LOADED, ENCODER)
+    assert seen[4] is not seen[0]
+
+    again = executor(store)  # what is there is asked once more, in its order, for the sake of the batches
+    assert again.reuse(job("original", benchmark=ann, evaluator=Watch()))
+    again.run(job("original", benchmark="ort/4_Dan", evaluator=Watch()), LOADED, ENCODER)
+    assert len(seen) == 7 and seen[5] is seen[6]

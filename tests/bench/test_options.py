@@ -36,7 +36,8 @@ def test_every_option_arrives(tmp_path: Path) -> None:
             *("--retrained", "gold", "--data", "folder", "--seeds", "3", "--set", "npo.beta=1", "--set", "npo.lr=2"),
             *("--out", "there", "--protocol", "openunlearning", "--template", str(template), "--limit", "7"),
             *("--device", "cpu", "--dtype", "bfloat16", "--batch-tokens", "9", "--cache-dir", "~/x", "--fresh"),
-            *("--list", "--dry-run", "-v", "--trust-remote-code"),
+            *("--list", "--dry-run", "-v", "--trust-remote-code", "--save-models", "--tune", "4", "--curve", "5"),
+            *("--stop-early", "2", "--check", "b.json", "--update-baseline"),
         ]
     )
     assert options == Options(
@@ -63,6 +64,12 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         dry_run=True,
         verbose=True,
         trust_remote_code=True,
+        tune=4,
+        curve=5,
+        stop_early=2,
+        check=Path("b.json"),
+        update_baseline=True,
+        save_models=True,
     )
 
 

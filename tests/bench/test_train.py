@@ -17,14 +17,17 @@ from bench.errors import LetheError
 from bench.forward import Rows
 from bench.models import Loaded
 from bench.policy import Batch, Policy
+from bench.scorer import Scorer
 from bench.train import (
     Diverged,
     Optimisation,
     TrainingSet,
+    Watch,
     epoch_order,
     retain_partner,
     train,
 )
+from methods.base import GradientMethod, Unlearned
 from tests.helpers import (
     same_bits,
     short_method,
@@ -442,3 +445,111 @@ def test_float16_gradients_are_scaled_past_their_smallest_and_their_largest_numb
         single.restore()
         ours, exact = half.log.steps[0]["grad_norm"], single.log.steps[0]["grad_norm"]
         assert ours == pytest.approx(exact, rel=0.02)
+
+
+# --- looking at a training, and stopping it early
+
+EACH = ("npo", "lora_gd", "grun_npo", "grun_gd", "rmu")
+
+
+def watched(loaded: Loaded, method: GradientMethod, watch: Watch | None) -> Unlearned:
+    return method.unlearn(loaded, toy_encoder(), toy_benchmark(), seed=0, batch_tokens=10_000, watch=watch)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_a_training_goes_on_as_if_nobody_had_looked(name: str, loaded: Loaded) -> None:
+    plain = watched(loaded, short_method(name), None)
+    expected, steps = weights(plain), plain.log.steps
+    plain.restore()
+    assert plain.log.stopping == {}
+    seen: list[tuple[int, float, float]] = []
+    qa = toy_benchmark().eval_sets["forget"]
+
+    def look(step: int, epoch: float) -> float:
+        scorer = Scorer(loaded.model, toy_encoder())
+        scorer.generate([row.question for row in qa], max_new_tokens=4)
+        seen.append((step, epoch, sum(record.nll for record in scorer.answers([(r.question, r.answer) for r in qa]))))
+        return 0.0
+
+    looked = watched(loaded, short_method(name), Watch(looks=4, look=look))
+    assert same_bits(weights(looked), expected)
+    assert looked.log.steps == steps
+    assert [(step, epoch) for step, epoch, _ in seen] == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
+    assert len({nll for _, _, nll in seen}) == 4  # the adapter is active, and as it is at that step
+    after = seen[-1][2]
+    assert look(4, 2.0) == 0.0
+    assert seen[-1][2] == after  # the last look sees what is evaluated
+    assert looked.facts()["looking_seconds"] > 0
+    looked.restore()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_weights_of_the_best_look_are_kept(name: str, loaded: Loaded) -> None:
+    scores = {1: 0.2, 2: 0.7, 3: 0.7, 4: 0.1, 5: 0.9, 6: 0.9}
+    best: dict[str, Tensor] = {}
+    method = short_method(name, epochs="3")
+
+    def stop_at(patience: int) -> Unlearned:
+        asked.clear()
+        return watched(loaded, method, Watch(looks=6, look=look, patience=patience))
+
+    asked: list[int] = []
+
+    def look(step: int, epoch: float) -> float:
+        asked.append(step)
+        return scores[step]
+
+    # Equal is no gain: after steps 3 and 4 patience 2 is at its end, patience 3 goes on to step 5.
+    two = stop_at(2)
+    assert asked == [1, 2, 3, 4]
+    early = {"kept_step": 2, "last_step": 4, "planned_steps": 6, "validation_score": 0.7}
+    assert two.facts()["early_stopping"] == early
+    assert len(two.log.steps) == 4
+    kept = weights(two)
+    two.restore()
+
+    def copy(step: int, epoch: float) -> float:
+        # What trains when the second step is done, before anything is put back.
+        if step == 2:
+            best.update({name: p.detach().clone() for name, p in trained_of(loaded.model, before).items()})
+        return scores[step]
+
+    before = state(loaded.model)
+    three = watched(loaded, method, Watch(looks=6, look=look, patience=3))
+    assert three.facts()["early_stopping"]["kept_step"] == 5
+    assert not same_bits(weights(three), kept)
+    three.restore()
+    if name == "npo":  # all weights: what the model held at that look is what it holds now
+        watched(loaded, method, Watch(looks=6, look=copy, patience=2)).restore()
+        assert best and all(torch.equal(best[key], kept[key]) for key in best)
+
+
+def trained_of(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: p for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_looks_before_the_first_good_one_do_not_count_and_without_one_the_last_weights_are_kept(loaded: Loaded) -> None:
+    def run(scores: list[float]) -> dict:
+        left = iter(scores)
+        unlearned = watched(loaded, short_method("npo"), Watch(looks=4, look=lambda *_: next(left), patience=2))
+        unlearned.restore()
+        return unlearned.log.stopping
+
+    nothing = {"kept_step": 4, "last_step": 4, "planned_steps": 4, "validation_score": None}
+    assert run([0.0, math.nan, 0.0, 0.0]) == nothing
+    assert run([0.0, 0.0, 0.0, 0.3]) == {**nothing, "validation_score": 0.3}
+    assert run([0.1, math.nan, 0.0]) == {**nothing, "kept_step": 1, "last_step": 3, "validation_score": 0.1}
+    assert run([0.1, 0.2, 0.3, 0.4]) == {
+        "kept_step": 4, "last_step": 4, "planned_steps": 4, "validation_score": 0.4,
+    }  # fmt: skip
+
+
+def test_looks_are_spread_evenly_and_need_not_fit() -> None:
+    def after(looks: int, steps: int) -> list[int]:
+        return sorted(Watch(looks=looks, look=lambda *_: 0.0).after(steps))
+
+    assert after(5, 10) == [2, 4, 6, 8, 10]
+    assert after(1, 7) == [7]
+    assert after(9, 3) == [1, 2, 3]
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        Watch(looks=2, look=lambda *_: 0.0, patience=0)

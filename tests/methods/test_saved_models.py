@@ -1,4 +1,4 @@
-"""Unlearned models come back in a fresh process by the library's own call, as their cards tell, with the same logits."""
+"""Unlearned models come back in a fresh process by the library's own call, as cards tell it, with the same logits."""
 
 import ast
 import json
@@ -129,9 +129,11 @@ MAKERS: dict[str, Callable[[nn.Module], Attached]] = {
     "full": full,
     "full bfloat16": full,
     "lora": adapter("lora"),
+    "lora bfloat16": adapter("lora"),
     "rocr": closed_form,
     "rocr bfloat16": closed_form,
     "grun last_prompt": adapter("last_prompt"),
+    "grun last_prompt bfloat16": adapter("last_prompt"),
     "grun all": adapter("all"),
 }
 NAMES = [f"{architecture} {kind}" for architecture in ("llama", "gpt2") for kind in MAKERS] + ["phi3 grun last_prompt"]
@@ -208,7 +210,7 @@ def test_a_fresh_process_gets_the_same_logits(name: str, cases: dict[str, Case])
     found = case.found["merged" if name.endswith("rocr bfloat16") else "logits"][real].float()
     expected, before = case.expected[real].float(), case.before[real].float()
     assert case.found["logits"].dtype == case.expected.dtype
-    exact = "full" in name or "merged" in case.found and "bfloat16" in name
+    exact = "full" in name or ("merged" in case.found and "bfloat16" in name)
     torch.testing.assert_close(found, expected, atol=0 if exact else 1e-5, rtol=0 if exact else 1e-5)
     assert (before - expected).abs().max() > 0.05
 

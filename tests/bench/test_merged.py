@@ -1,0 +1,61 @@
+"""Folders of several machines as one report."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import LetheError
+from bench.options import parse_report
+from bench.records import Metric
+from bench.store import RunStore, merged, write_json, write_metrics
+
+
+def put(folder: Path, cell: str, evaluator: str = "tofu", **figures: float) -> Path:
+    store = RunStore(folder)
+    with store.staging(cell) as staged:
+        write_json(staged / "spec.json", {"cell_id": cell, "model": "m", "method": cell, "benchmark": "b", "seed": 0})
+        write_json(staged / "record.json", {"train_seconds": float(len(str(folder)))})
+        metrics = [Metric(name=name, value=value) for name, value in figures.items()]
+        write_metrics(staged / "metrics" / f"{evaluator}.json", metrics, {})
+    return folder
+
+
+def test_cells_of_all_folders_are_one_list(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "ga", a=0.25)
+    assert [record.cell_id for record in merged([one, two])] == ["ga", "npo"]
+
+
+def test_the_same_cell_twice_is_one_with_everything_that_was_evaluated(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "npo", "mmlu", b=0.75)
+    put(tmp_path / "two", "npo", "mmlu", b=0.75)
+    (record,) = merged([one, two])
+    assert {e: [m.value for m in metrics] for e, metrics in record.metrics.items()} == {"tofu": [0.5], "mmlu": [0.75]}
+
+
+def test_a_failure_is_made_good_by_a_complete_run_elsewhere(tmp_path: Path) -> None:
+    spec = {"cell_id": "npo", "model": "m", "method": "npo", "benchmark": "b", "seed": 0}
+    RunStore(tmp_path / "one").fail("npo", spec, "boom")
+    two = put(tmp_path / "two", "npo", a=0.5)
+    for order in ([tmp_path / "one", two], [two, tmp_path / "one"]):
+        assert [record.status for record in merged(order)] == ["complete"]
+
+
+def test_cells_that_disagree_are_an_error_that_names_both(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5, c=1e-20), put(tmp_path / "two", "npo", a=0.525, c=1e-20)
+    with pytest.raises(LetheError, match=r"cell npo has a 0\.5 in .*one and 0\.525 in .*two; one of them"):
+        merged([one, two])
+    rounded = put(tmp_path / "three", "npo", a=0.5 + 1e-9, c=1e-20)
+    assert len(merged([one, rounded])) == 1
+
+
+def test_what_report_takes(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "ga", a=0.25)
+    assert parse_report([str(one), str(two)]).out == one
+    assert parse_report([str(one), "--out", str(tmp_path / "all")]).out == tmp_path / "all"
+    for arguments, said in (
+        ([], "needs a folder"),
+        ([str(tmp_path)], "holds no runs"),
+        (["--seeds"], "unknown option"),
+    ):
+        with pytest.raises(LetheError, match=said):
+            parse_report(arguments)
