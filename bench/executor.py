@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from bench.validation import Watching
 
 logger = logging.getLogger(__name__)
+
+GATES_OF = 200
+"""Questions of a set whose gate values are kept."""
 
 MODEL = "model"
 """The folder of a cell that holds its unlearned model."""
@@ -277,6 +281,7 @@ class Executor:
             before = dict(vars(scorer.counts))
             evaluating = time.perf_counter()
             rows = {e.evaluator.name: as_stored(e.evaluator.score(scorer, e.benchmark)) for e in stage.evaluations}
+            gates = self._gates(stage, state[-1], loaded, encoder) if state else []
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
                 "scored": {name: count - before[name] for name, count in vars(scorer.counts).items()},
@@ -285,7 +290,7 @@ class Executor:
                 "device": provenance.device_name(loaded.device),
                 "batch_tokens": self.batch_tokens,
             }
-            self._write(job, stage, rows, facts, train_log, curve)
+            self._write(job, stage, rows, facts, train_log, curve, gates)
             if job.method is not None and keep:
                 self._save(stage, state[-1], loaded)
         except Exception as error:  # noqa: BLE001 - the boundary between cells: the traceback is kept, the grid goes on
@@ -293,6 +298,24 @@ class Executor:
             return False
         self.outcome.done.append(cell.id)
         return True
+
+    def _gates(self, stage: Stage, unlearned: Unlearned, loaded: Loaded, encoder: Encoder) -> list[dict]:
+        """How far the gates of an adapter open at questions to forget, to keep, and about anything else."""
+        values_of = getattr(unlearned, "gate_values", None)
+        sets = stage.evaluations[0].benchmark.eval_sets if stage.evaluations else {}
+        if values_of is None or not sets:
+            return []
+        asked = {"forget": sets["forget"], "retain": sets["retain"]}
+        asked["unrelated"] = (*sets.get("real_authors", ()), *sets.get("world_facts", ()))
+        found = []
+        for name, examples in asked.items():
+            pairs = [(qa.question, qa.answer) for qa in examples[:GATES_OF]]
+            scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens)
+            values = values_of(partial(scorer.answers, pairs))
+            found += [{"set": name, "layer": layer, "value": value} for layer, value in values]
+            if not values:
+                break  # an adapter without gates
+        return found
 
     def _save(self, stage: Stage, unlearned: Unlearned, loaded: Loaded) -> None:
         """Put the model beside its results, which are stored by now: nothing that happens here can lose them."""
@@ -350,8 +373,11 @@ class Executor:
         facts: dict,
         train_log: list[dict],
         curve: Sequence[dict] = (),
+        gates: Sequence[dict] = (),
     ) -> None:
         with self.store.staging(stage.cell.id) as folder:
+            if gates:
+                write_jsonl(folder / "samples" / "gates.jsonl", as_stored([*gates]))
             for evaluation in stage.evaluations:
                 name = evaluation.evaluator.name
                 write_jsonl(folder / "samples" / f"{name}.jsonl", rows[name])

@@ -70,6 +70,10 @@ class Attached(ABC):
     def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
         return terms
 
+    def gate_values(self, run: Callable[[], object]) -> list[tuple[int, float]]:
+        """Layer and value, 0..1, of every gate at the last token of a prompt that `run` asks; none without gates."""
+        return []
+
     def finish(self) -> None:
         """Called once after training, before the model is evaluated."""
         for p in self.trainable().values():
@@ -164,6 +168,10 @@ class Unlearned:
 
     def restore(self) -> None:
         self.attached.detach()
+
+    def gate_values(self, run: Callable[[], object]) -> list[tuple[int, float]]:
+        """How far the gates open for the prompts that `run` asks; see `Attached.gate_values`."""
+        return self.attached.gate_values(run)
 
     def save(self, folder: Path, loaded: Loaded) -> Saved:
         """Write the model, or what was added to it; whole models take their tokenizer along."""

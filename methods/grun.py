@@ -9,7 +9,7 @@ import copy
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,8 @@ class GatedEdits(Attached):
         self._on = True
         self._gate_losses: dict[tuple[int, int], Tensor] = {}
         """By (layer, module), of the last forward: (B,) mean binary cross-entropy of a row's gates."""
+        self._opened: list[tuple[int, float]] | None = None
+        """(layer, value) of the gates at last prompt tokens, while somebody wants to know."""
         layers = sorted({layer for m in modules for layer in m})
         self.frozen_blocks = layers[0] + 1
         self.lowest_block, self.top_block = layers[0], layers[-1]
@@ -185,6 +187,8 @@ class GatedEdits(Attached):
         owner = batch[:, None].expand_as(chosen)[chosen]  # (M,) row of each
         change: Tensor | None = None
         for i, module in parallel:
+            if self._opened is not None and prompt_here:
+                self._opened += [(layer, float(g)) for g in torch.sigmoid(module.gate_logits(at_prompt))]
             if self._config.position == "all":
                 logits = module.gate_logits(selected)  # (M,)
             else:
@@ -200,6 +204,14 @@ class GatedEdits(Attached):
         result = hidden.clone()
         result[chosen] = (selected.float() + self.factor * change).to(hidden.dtype)
         return result
+
+    def gate_values(self, run: Callable[[], object]) -> list[tuple[int, float]]:
+        self._opened = []
+        try:
+            run()
+            return self._opened
+        finally:
+            self._opened = None
 
     def terms(self, terms: dict[str, Tensor], rows: Rows, totals: Mapping[int, int], step: int) -> dict[str, Tensor]:
         """The objective's terms, warmed up, and the gate loss: a mean over layers and all examples of the step."""

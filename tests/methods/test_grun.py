@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -462,3 +463,17 @@ def test_defaults_are_the_authors() -> None:
     assert (config.gate, config.gate_weight, config.position, config.gate_warmup) == ("linear", 10.0, "last_prompt", 0)
     assert (config.weight_decay, config.clip_norm, config.warmup_epochs) == (0.0, 1.0, 0.0)
     assert SHORT["epochs"] != str(config.epochs)  # what the other tests run is shorter
+
+
+def test_gate_values_are_those_at_the_last_prompt_tokens() -> None:
+    loaded, encoder = tiny_loaded(), toy_encoder()
+    attached = GRUN(layers=(0, 1), position="all").attach(loaded.model, seed=0)
+    pairs = list(dict(toy_pairs()).items())
+    found = attached.gate_values(partial(Scorer(loaded.model, encoder).answers, pairs))
+    assert sorted({layer for layer, _ in found}) == [0, 1]
+    assert len(found) == 2 * len(pairs) and all(0 < value < 1 for _, value in found)
+    one = attached.gate_values(partial(Scorer(loaded.model, encoder).answers, pairs[:1]))
+    assert all(any(abs(value - other) < 1e-6 for _, other in found) for _, value in one)
+    Scorer(loaded.model, encoder).answers(pairs)  # nobody asks: nothing is kept
+    assert attached.gate_values(lambda: None) == []
+    attached.detach()
