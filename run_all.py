@@ -199,7 +199,8 @@ def write(
     for path in write_reports(records, out, methods=order, tables=tables, significance=significance):
         say(console, f"wrote {path}")
     for cell_id, reason in failures(records):
-        say(console, f"failed {cell_id}: {reason} (traceback in {out / 'failed' / cell_id})")
+        where = next((path for folder in folders if (path := folder / "failed" / cell_id).is_dir()), None)
+        say(console, f"failed {cell_id}: {reason}" + (f" (traceback in {where})" if where else ""))
     return tables
 
 

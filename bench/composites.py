@@ -2,9 +2,9 @@
 
 O: Dorna et al., "OpenUnlearning", 2025, https://arxiv.org/abs/2506.12618
 
-utility_score: model_utility over the original's, of the same seed where there is one. 1 is unchanged, above 1 better
-    than before. Deviates: O takes the harmonic mean of that and of the fluency over the original's, which needs a
-    classifier of gibberish; without it a model that babbles loses nothing by that alone.
+utility_score: model_utility over the original's, of the same questions and seed where there is one. 1 is unchanged,
+    above 1 better than before. Deviates: O takes the harmonic mean of that and of the fluency over the original's,
+    which needs a classifier of gibberish; without it a model that babbles loses nothing by that alone.
 overall_score: harmonic mean of memorization_score and utility_score; 0 as soon as one is 0. Higher. O, without its
     third part, privacy, for which O has no formula.
 
@@ -21,6 +21,8 @@ from bench.store import Record
 
 NAME = "composites"
 """What the metrics are filed under, beside the evaluators."""
+_ALIKE = ("data_hash", "note", "limit", "model_hash", "template", "seed")
+"""What the original of a record should share with it, most important first: the questions, above all."""
 
 
 def with_composites(records: Sequence[Record], originals: Iterable[Record]) -> tuple[Record, ...]:
@@ -39,7 +41,7 @@ def _of(record: Record, originals: Sequence[Record]) -> list[Metric]:
     if memorization is None or utility is None:
         return []
     same = [o for o in originals if o.spec.get("benchmark") == record.spec.get("benchmark")]
-    same.sort(key=lambda o: o.spec.get("seed") != record.spec.get("seed"))
+    same.sort(key=lambda o: [o.spec.get(key) != record.spec.get(key) for key in _ALIKE])
     before = _metric(same[0], "model_utility") if same else None
     score = _utility_score(utility, before)
     holes = [part for part in (memorization, score) if part.missing]

@@ -20,7 +20,7 @@ from bench.svg import (
     text,
     width_of,
 )
-from bench.tables import REFERENCES, Table, base_label, mean, printed_number
+from bench.tables import REFERENCES, Table, base_label, mean, printed_number, reference_of
 
 PANEL = (300.0, 190.0)
 WIDE = 480.0
@@ -117,11 +117,10 @@ def truth_ratio_panels(table: Table, ratios: Mapping[str, Sequence[Sequence[floa
             continue
         frame = Frame(width=PANEL[0], height=PANEL[1], x=(low, high), y=(0.0, 1.0), left=40)
         parts = [frame.axes("log10 of the truth ratio", x_count=5, y_count=2)]
-        same = row.method == "retrained"
+        same = base_label(row.method) == "retrained"
         if not same:
-            parts += [
-                frame.line(_ecdf(seed, low, high), "reference") for seed in decades.get("retrained", [])[:1] if seed
-            ]
+            theirs = decades.get(reference_of(table, row.method, "retrained") or "", [])
+            parts += [frame.line(_ecdf(seed, low, high), "reference") for seed in theirs[:1] if seed]
         parts += [
             frame.line(_ecdf(seed, low, high), "reference" if same else colour(place))
             for seed in decades[row.method]

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from bench.latex.captions import averaged, commits_of, records_of
+from bench.latex.captions import averaged, commits_of, records_of, restrictions
 from bench.store import Record
 from bench.tables import HEADINGS, Row, Table, last_reference, printed_number
 
@@ -38,7 +38,7 @@ def _reading(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    title = f"{table.benchmark}, model {table.model}, protocol {table.protocol}"
+    title = f"{table.title}, model {table.model}, protocol {table.protocol}"
     places = {name: table.places(name) for name in table.columns}
     heads = ["method", "seeds", *map(_heading, table.columns)]
     arrows = ["", "", *(_ARROWS[table.better.get(name)] for name in table.columns)]
@@ -53,8 +53,10 @@ def _markdown_table(table: Table) -> str:
         cells = [_markdown_cell(table, row, name, places[name].get(row.method)) for name in table.columns]
         name = escape_markdown(row.method)
         lines.append(_line([f"*{name}*" if row.reference and name.strip() else name, count, *cells]))
-    if last_reference(table) is not None:
-        lines += ["", "Rows in italics are references."]
+    notes = ["Rows in italics are references."] if last_reference(table) is not None else []
+    notes += [escape_markdown(text) for text in restrictions([table])]
+    if notes:
+        lines += ["", " ".join(notes)]
     return "\n".join(lines) + "\n"
 
 

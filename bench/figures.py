@@ -19,7 +19,7 @@ from bench.drawings import UNPLOTTED
 from bench.latex.captions import slugs
 from bench.pareto import tradeoffs
 from bench.samples import train_log, truth_ratios
-from bench.tables import Row, Table, base_label, mean
+from bench.tables import Row, Table, base_label, mean, reference_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,9 +149,11 @@ def _truth_ratios(table: Table, name: str, where: str, folders: Sequence[Path]) 
         method: [sorted(value / math.log(10) for value in values) for values in cells]
         for method, cells in truth_ratios(table, folders).items()
     }
-    gold = next((values[0] for method, values in ratios.items() if method == "retrained" and values), [])
-    methods = [method for method, values in ratios.items() if values and method != "retrained"]
-    if not gold or not methods:
+    gold = {method: ratios.get(reference_of(table, method, "retrained") or "", []) for method in ratios}
+    methods = [
+        method for method, values in ratios.items() if values and gold[method] and base_label(method) != "retrained"
+    ]
+    if not methods:
         return
     ends = _ends([x for values in ratios.values() for seed in values for x in seed])
     for number, part in enumerate(_parts(methods), start=1):
@@ -159,7 +161,7 @@ def _truth_ratios(table: Table, name: str, where: str, folders: Sequence[Path]) 
         def draw(part: Sequence[str] = part) -> "Figure":
             figure, panels = _panels(part, share=True)
             for method, axes in zip(part, panels, strict=True):
-                _steps(axes, gold, ends, color=GREY, linewidth=2.4)
+                _steps(axes, gold[method][0], ends, color=GREY, linewidth=2.4)
                 for values in ratios[method]:
                     _steps(axes, values, ends, color=COLOURS[0])
                 axes.set_xlim(*ends)

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from bench.curves import curve_rows
 from bench.drawings import Panel, form_gap, gate_panels, loss_panels, request_panels, scatter, truth_ratio_panels
 from bench.errors import LetheError
+from bench.latex.captions import restrictions
 from bench.pareto import tradeoffs
 from bench.samples import GATES, PER_SET, blocks, by_seed, rows_of, train_log, truth_ratios
 from bench.store import Record, write_text
@@ -193,7 +194,7 @@ def _section(name: str, table: Table, folders: Sequence[Path]) -> Section:
     places = {metric: table.places(metric) for metric in metrics}
     return Section(
         id=name,
-        title=f"{table.benchmark} · {table.model} · {table.protocol}",
+        title=f"{table.title} · {table.model} · {table.protocol}",
         facts=_facts(table),
         notes=_notes(table),
         columns=[_column(metric, table, extra=metric not in headline) for metric in metrics],
@@ -346,6 +347,7 @@ def _notes(table: Table) -> list[str]:
         notes.append("Figures are means over seeds; ± is their standard deviation.")
     if "forget_quality" in table.better:
         notes.append("Forget quality is a p-value.")
+    notes += restrictions([table])
     if table.model == "mini":
         notes.append("The model mini is tiny: its figures say nothing about large models.")
     return notes

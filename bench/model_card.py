@@ -205,7 +205,8 @@ def _loading(record: Record, saved: Saved) -> Iterator[str]:
         given = f', revision="{revision}"' if "/" in name and re.fullmatch(r"[0-9a-f]{40}", revision) else ""
         kind = re.sub(r"[^a-z0-9]", "", str(spec.get("dtype", "")))
         dtype = f', dtype="{kind}"' if kind else ""
-        where = "" if "/" in name else "  # the folder that holds it"
+        held = "the folder that holds it" + (", a mini-original-* in Lethe's --cache-dir" if name == "mini" else "")
+        where = "" if "/" in name else f"  # {held}"
         lines += [
             f"BASE = {_yaml(name)}{where}",
             "from transformers import AutoModelForCausalLM",

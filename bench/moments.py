@@ -263,17 +263,22 @@ def read_projector(folder: Path, model: nn.Module, name: str) -> Projector:
     return Projector(basis, spans)
 
 
-def given_projectors(folder: Path, loaded: Loaded, names: Mapping[int, str]) -> dict[int, Projector]:
+def given_projectors(
+    folder: Path, loaded: Loaded, names: Mapping[int, str], *, threshold: float | None = None
+) -> dict[int, Projector]:
     """Projectors that lie anywhere below a folder, as a cache of another machine has them, by block.
 
+    Args:
+        threshold: what they were computed with, where they say it; None takes any.
+
     Raises:
-        LetheError: one is missing, unreadable or of another model.
+        LetheError: one is missing, unreadable, of another model or of another threshold.
     """
-    by_module: dict[str, list[Path]] = {}
+    by_module: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for path in sorted(folder.rglob(FACTS)):
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
-            by_module.setdefault(str(facts["module"]), []).append(path.parent)
+            by_module.setdefault(str(facts["module"]), []).append((path.parent, facts))
         except (ValueError, KeyError, TypeError) as error:
             raise LetheError(f"{path} is no readable projector ({error}); delete it or copy it again") from error
     found: dict[int, Projector] = {}
@@ -282,15 +287,31 @@ def given_projectors(folder: Path, loaded: Loaded, names: Mapping[int, str]) -> 
         if not candidates:
             known = ", ".join(sorted(by_module)) or "none"
             raise LetheError(f"{folder} holds no projector for {name}, only for: {known}; leave projectors out")
-        for i, candidate in enumerate(candidates):
+        fitting = [(path, facts) for path, facts in candidates if facts.get("threshold", threshold) == threshold]
+        fitting = candidates if threshold is None else fitting
+        if not fitting:
+            there = ", ".join(sorted({str(facts["threshold"]) for _, facts in candidates}))
+            raise LetheError(
+                f"{folder} holds projectors for {name} of nullspace_threshold {there} only, got {threshold}; set it "
+                "to that, or leave projectors out"
+            )
+        made_from: dict[str, Path] = {}
+        for i, (candidate, facts) in enumerate(fitting):
             try:
                 own = read_projector(candidate, loaded.model, name)
             except LetheError:
-                if i == len(candidates) - 1:
+                if not made_from and i == len(fitting) - 1:
                     raise
                 continue
-            found[block] = Projector(own.basis.to(loaded.device), own.spans)
-            break
+            made_from.setdefault(fingerprint({**facts, "eigenvalues": None}), candidate)
+            if len(made_from) == 1:
+                found[block] = Projector(own.basis.to(loaded.device), own.spans)
+        if len(made_from) > 1:
+            first, *others = made_from.values()
+            logger.warning(
+                "%s holds %d different projectors for %s of this model (other texts or prompts); taking %s, not %s",
+                *(folder, len(made_from), name, first.name, ", ".join(path.name for path in others)),
+            )
     return found
 
 

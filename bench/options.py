@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,7 +296,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         value = getattr(a, name)
         if value is not None and value < least:
             raise LetheError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-    benchmarks = list(dict.fromkeys(full_name(b.strip()) for b in a.benchmarks.split(",") if b.strip()))
+    parts = re.split(r",(?!_)", a.benchmarks)  # a comma in the folder's name of a target has "_" behind it
+    benchmarks = list(dict.fromkeys(full_name(b.strip()) for b in parts if b.strip()))
     methods = parse_methods(a.methods)
     if not methods:
         raise LetheError(f"--methods names no method, got {a.methods!r}; see --list")

@@ -42,6 +42,7 @@ _COSTS = (
     *("train_seconds", "eval_seconds", "wall_seconds", "peak_gib"),
     *("trainable_parameters", "train_steps", "train_tokens", "device"),
 )
+_SOMETIMES = ("ort_summary.csv", "ort_summary.tex", "curves.csv", "significance.csv")
 _LONG_FORM = ("model", "method", "benchmark", "seed", "protocol", "metric", "value", "stderr", "n")
 
 
@@ -82,6 +83,9 @@ def write_reports(
         contents["significance.csv"] = _csv(significance.csv_rows())
     for name, text in contents.items():
         write_text(out / name, text)
+    for name in _SOMETIMES:
+        if name not in contents:  # what an earlier command wrote is not of these records
+            (out / name).unlink(missing_ok=True)
     return [out / name for name in contents]
 
 
@@ -121,7 +125,7 @@ def _wide_rows(tables: Sequence[Table]) -> list[list[object]]:
     metrics = headline_first(known or HEADLINE)
     several = any(len(row.seeds) > 1 for table in tables for row in table.rows)
     deviations = metrics if several else []
-    averaged = any(len(table.targets) > 1 for table in tables)
+    averaged = any(table.targets for table in tables)
     bounded = [name for name in metrics if name in HEADLINE_FORMS] if averaged else []
     head = ["method", "benchmark", "model", "protocol", "seeds", *(["targets"] if averaged else []), "failed"]
     bounds = [f"{name}_{end}" for name in bounded for end in ("low", "high")]
@@ -171,7 +175,7 @@ class Summary:
         from rich.text import Text  # text, not markup: labels hold square brackets
 
         for table in self.tables:
-            yield Text(f"{table.benchmark}, model {table.model}, protocol {table.protocol}", style="italic")
+            yield Text(f"{table.title}, model {table.model}, protocol {table.protocol}", style="italic")
             for line in _view(table, options.max_width):
                 line.no_wrap, line.overflow = True, "ignore"
                 yield line

@@ -75,6 +75,8 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
     found = []
     for name in names:
         benchmark = _load(name, options, root)
+        if any(benchmark.name == request.title for (request,) in found):
+            continue  # one target by number and by name
         trained, note = _known_to_mini(options, root, benchmark)
         found.append(
             [
@@ -87,7 +89,7 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
 
 
 def _load(name: str, options: Options, root: Path | None) -> Benchmark:
-    return data.load(name, root, limit=options.limit, corpora=options.corpora)
+    return data.load(name, root, limit=options.limit, corpora=options.corpora, write=not options.dry_run)
 
 
 def _topics(names: Sequence[str], options: Options, root: Path | None) -> list[Request]:

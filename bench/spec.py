@@ -73,7 +73,7 @@ class MethodName:
 
     @property
     def label(self) -> str:
-        """The name in leaderboards: fields in alphabetical order, white space removed."""
+        """The name in leaderboards: fields in alphabetical order, no space that a value does not need."""
         inner = ",".join(f"{k}={v}" for k, v in self.fields)
         return f"{self.base}[{inner}]" if inner else self.base
 
@@ -114,7 +114,7 @@ def _assignment(text: str, whole: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign or not name.strip() or not value.strip():
         raise LetheError(f"cannot read {text.strip()!r} in {whole.strip()!r}; write field=value")
-    return name.strip(), "".join(value.split())
+    return name.strip(), re.sub(r"\s*,\s*", ",", " ".join(value.split()))
 
 
 def parse_sets(items: Sequence[str]) -> dict[str, dict[str, str]]:

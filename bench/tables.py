@@ -144,6 +144,13 @@ class Table:
     """By metric, the methods that are not significantly different from the best of the column, without that one."""
 
     @property
+    def title(self) -> str:
+        """The benchmark as a heading names it: of one target the target, of several how many."""
+        if len(self.targets) == 1:
+            return self.targets[0]
+        return f"{self.benchmark}, mean over {len(self.targets)} targets" if self.targets else self.benchmark
+
+    @property
     def columns(self) -> list[str]:
         """The metrics that are printed."""
         return [name for name in HEADINGS if name in self.better] or list(self.better)[:MAX_COLUMNS] or list(HEADLINE)
@@ -308,6 +315,21 @@ def natural(text: str) -> list[tuple[int, str]]:
 def last_reference(table: Table) -> Row | None:
     references = [row for row in table.rows if row.reference]
     return references[-1] if 0 < len(references) < len(table.rows) else None
+
+
+def reference_of(table: Table, method: str, role: str) -> str | None:
+    """The label of the reference with a role, "original" or "retrained", that a row is compared with.
+
+    Where cells of several kinds share a table (other questions, another limit) there is one for each kind: the one
+    whose inputs are most like the row's own.
+    """
+    of = {row.method: row.records[0].spec for row in table.rows if row.records}
+    labels = [label for label in of if base_label(label) == role]
+
+    def likeness(label: str) -> int:
+        return sum(of[label].get(key) == value for key, value in of.get(method, {}).items())
+
+    return max(labels, key=likeness, default=None)
 
 
 def printed_number(metric: str, value: float) -> str:

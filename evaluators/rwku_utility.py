@@ -48,6 +48,7 @@ Protocols. `ort` is the authors' code to the letter, `strict` mends it:
 Not taken over: the authors skip texts without a finite loss, and key TruthfulQA's scores by the text of the prompt.
 """
 
+import functools
 import logging
 import math
 from collections import defaultdict
@@ -291,8 +292,14 @@ def _text_row(scorer: "Scorer", facts: Row, document: Document, record: "AnswerR
 def _told(rows: list[Row]) -> list[Row]:
     for metric in _fit(_parts(rows)):
         if metric.value:
-            log.warning("%s: %d of %d, because of the model's context", metric.name, metric.value, metric.n)
+            _warn(f"{metric.name}: {metric.value:.0f} of {metric.n}, because of the model's context")
     return rows
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, not for every method that is asked the same."""
+    log.warning("%s", text)
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------

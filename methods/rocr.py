@@ -74,7 +74,8 @@ class ROCR:
     documents: int = 100_000
     """At most so many texts are read for the second moments."""
     projectors: str | None = None
-    """A folder with projectors that an earlier run computed for this model, as its cache has them; None computes."""
+    """A folder with projectors that an earlier run computed for this model with this threshold, as its cache has them;
+    None computes."""
     unrelated_subject: str = "Donald Trump"
     """The other name. It has to be one that the model knows."""
     contexts: Literal["same", "published"] = "same"
@@ -177,7 +178,7 @@ class ROCR:
                     f"projectors {self.projectors!r} is no folder; give one that holds {', '.join(names.values())} "
                     "of this model, or leave it out"
                 )
-            return given_projectors(folder, loaded, names)
+            return given_projectors(folder, loaded, names, threshold=self.nullspace_threshold)
         if not benchmark.background:
             raise LetheError(
                 f"{benchmark.name} comes without background texts, from which rocr learns which directions to leave "

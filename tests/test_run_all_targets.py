@@ -117,6 +117,21 @@ def test_tofu_is_asked_in_forms(toys: Toys, tmp_path: Path) -> None:
     assert rows["retrained"]["forgetting_qa"]  # compared with the original, which ran after it
 
 
+def test_a_dry_run_writes_nothing_not_even_made_items(toys: Toys, tmp_path: Path) -> None:
+    world(tmp_path / "data", 5)
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "data").rglob("*.json"))}
+    line = command(toys, tmp_path / "out", "npo", "ort", "--data", str(tmp_path / "data"), "--dry-run")
+    assert run_all.main(line) == 0
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "data").rglob("*.json"))} == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_can_be_named_although_its_folder_has_a_comma(toys: Toys, tmp_path: Path) -> None:
+    line = command(toys, tmp_path, "original", f"ort/{FOLDERS[2]},ort/1")
+    assert "," in FOLDERS[2] and run_all.main(line) == 0
+    assert set(cells(tmp_path)) == {("original", f"ort/{FOLDERS[n]}") for n in (0, 2)}
+
+
 @pytest.mark.parametrize(
     ("benchmarks", "more", "said"),
     [

@@ -109,7 +109,9 @@ def judges_only(name: str) -> bool:
     return name.startswith(LM_EVAL) or name in JUDGES
 
 
-def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora: str = "auto") -> Benchmark:
+def load(
+    benchmark: str, root: Path | None, *, limit: int | None = None, corpora: str = "auto", write: bool = True
+) -> Benchmark:
     """The rows of "tofu/forget10" or the like, from a folder or, without one, from the hub.
 
     Args:
@@ -117,6 +119,7 @@ def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora
         root: the data folder; None reads the hub.
         limit: keep the first rows of every set.
         corpora: which texts to forget, where a benchmark has several: "auto", "raw" or "summaries".
+        write: put multiple-choice items that are made beside the data; else they are used from memory.
     """
     benchmark = full_name(benchmark)
     if corpora not in get_args(Corpora):
@@ -128,7 +131,8 @@ def load(benchmark: str, root: Path | None, *, limit: int | None = None, corpora
             digest.update(file.read_bytes())
         return Benchmark(name=benchmark, fingerprint=digest.hexdigest(), source="lm-evaluation-harness")
     module = BENCHMARKS[family(benchmark)]
-    loaded = module.load(benchmark.removesuffix(FORMS), root, limit=limit, corpora=corpora)
+    kept = {} if write or module is not ort else {"write": False}
+    loaded = module.load(benchmark.removesuffix(FORMS), root, limit=limit, corpora=corpora, **kept)
     return in_forms(loaded) if benchmark.endswith(FORMS) else loaded
 
 

@@ -3,8 +3,9 @@
 ORT has one multiple-choice item for every cloze, written by a language model (Ye, Zhang, Wu, 2025,
 https://arxiv.org/abs/2506.07795). These are made by rule, where its files are missing: the type of an answer is read
 from its letters and from the words around its blank, wrong options are gold answers of other targets that have the
-same type and a like shape, and the letters are dealt evenly. Nothing checks that a wrong option is false ("actress"
-fits many a singer); what makes it rarer is that rows about the same person, place or work lend each other no option.
+same type and a like shape, or where those are too few (four targets lend little) the nearest type, and the letters are
+dealt evenly. Nothing checks that a wrong option is false ("actress" fits many a singer); what makes it rarer is that
+rows about the same person, place or work lend each other no option.
 """
 
 import functools

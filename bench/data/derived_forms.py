@@ -9,7 +9,7 @@ behind it:
   they say differently. Many of TOFU's answers are free prose that shares no frame with its wrong answers; such a row
   has no cloze, and `remark` counts the rows.
 
-Letter by letter needs no rows of its own: evaluators ask for the answers of "fb" rows in that way.
+Letter by letter needs no rows of its own: evaluators ask for the answers of "qa" and "fb" rows in that way.
 """
 
 import difflib

@@ -73,7 +73,9 @@ def targets(root: Path | None) -> list[str]:
     return list(all_targets(root))
 
 
-def load(name: str, root: Path | None, *, limit: int | None = None, corpora: str = "auto") -> Benchmark:
+def load(
+    name: str, root: Path | None, *, limit: int | None = None, corpora: str = "auto", write: bool = True
+) -> Benchmark:
     """One target, or several in one request, with everything that judges it.
 
     Args:
@@ -86,7 +88,7 @@ def load(name: str, root: Path | None, *, limit: int | None = None, corpora: str
     there = all_targets(root)
     name, chosen = choose(name, there, place_of(root))
     refusals, remark = rows.read_refusals(root)
-    reader = _Reader(there, refusals, limit)
+    reader = _Reader(there, refusals, limit, write=write and limit is None)
     loaded = [reader.read(target) for target in chosen]
     check_distinct(chosen)
 
@@ -139,8 +141,8 @@ class _Loaded:
 class _Reader:
     """Reads targets one by one; what is of all of them (names, answers to choose from) is read once, when needed."""
 
-    def __init__(self, there: Mapping[str, Target], refusals: Sequence[str], limit: int | None) -> None:
-        self.there, self.refusals, self.limit = there, refusals, limit
+    def __init__(self, there: Mapping[str, Target], refusals: Sequence[str], limit: int | None, *, write: bool) -> None:
+        self.there, self.refusals, self.limit, self.write = there, refusals, limit, write
         self.remarks: list[str] = []
         self._pool: tuple[Probe, ...] | None = None
 
@@ -185,7 +187,7 @@ class _Reader:
         if not found and stem.endswith("_mcp") and read_probes(target, stem.replace("mcp", "level1")):
             pool = self.pool()
             try:
-                found = made_choices(target, stem, pool, write=self.limit is None)
+                found = made_choices(target, stem, pool, write=self.write)
             except LetheError as error:
                 log.warning("%s is missing and cannot be made for %s: %s", stem, target.name, error)
         if not found:

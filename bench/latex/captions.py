@@ -67,7 +67,24 @@ def reading(tables: Sequence[Table], metrics: Iterable[str]) -> list[str]:
     if "forget_quality" in metrics:
         also = ", ROUGE-L a recall" if any("rouge_l" in metric for metric in metrics) else ""
         sentences.append(f"Forget quality is a $p$-value{also}.")
-    return sentences
+    return [*sentences, *(breakable(escape_latex(text)) for text in restrictions(tables))]
+
+
+def restrictions(tables: Iterable[Table]) -> list[str]:
+    """Plain sentences on rows that were scored on less than the benchmark, or come from elsewhere; mostly none."""
+    rows = [row for table in tables for row in table.rows]
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for record in (*row.records, *row.failed):
+            limit, note = record.spec.get("limit"), spec_of(record, "note")
+            for text in (note, "" if limit is None else f"only the first {limit} rows of every set"):
+                if text:
+                    found.setdefault(text, {})[row.method] = None
+    everyone = {row.method for row in rows}
+    return [
+        f"{text[0].upper()}{text[1:]}" + ("." if set(methods) == everyone else f": {', '.join(methods)}.")
+        for text, methods in found.items()
+    ]
 
 
 def failures(tables: Sequence[Table]) -> list[str]:

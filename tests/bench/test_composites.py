@@ -1,6 +1,7 @@
 """The composites of records, against those that the paper prints."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_utility_is_relative_to_the_original_of_the_same_seed() -> None:
     assert found["overall_score"].n == 30
     assert composites(npo, originals[0])["utility_score"].value == pytest.approx(0.75)  # 0.45 / 0.6
     assert composites(originals[0], *originals)["overall_score"].value == 0  # remembers everything
+
+
+def test_utility_is_relative_to_the_original_that_was_asked_the_same_questions() -> None:
+    whole, part = {"data_hash": "aa", "note": ""}, {"data_hash": "bb", "note": "scored without the validation rows"}
+    originals = [record("original", 0.0, 0.6, seed=1), record("original", 0.0, 0.9)]
+    originals = [replace(o, spec={**o.spec, **of}) for o, of in zip(originals, (whole, part), strict=True)]
+    npo = record("npo", 0.5, 0.45, seed=1)
+    of_part = composites(replace(npo, spec={**npo.spec, **part}), *originals)
+    assert of_part["utility_score"].value == pytest.approx(0.5)  # 0.45 / 0.9, though the other one has its seed
+    assert composites(originals[1], *originals)["utility_score"].value == 1
 
 
 def test_what_cannot_be_computed_is_missing_with_the_reason() -> None:

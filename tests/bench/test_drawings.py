@@ -10,6 +10,7 @@ from bench.drawings import form_gap, gate_panels, loss_panels, request_panels, s
 from bench.pareto import tradeoffs
 from bench.records import Metric
 from bench.tables import Table, tables_of
+from tests.report_records import cell, figures
 from tests.toy_report import Made, forms, tofu
 
 
@@ -58,6 +59,21 @@ def test_truth_ratios_lie_over_those_of_the_retrained_model(tmp_path: Path) -> N
     assert [panel.note for panel in panels] == ["", "D 0.500", "D 0.900, 3 outside the axis"]
     assert lines(npo, "reference") == lines(retrained, "reference")  # the axis is shared
     assert truth_ratio_panels(table, {}) == []
+
+
+def test_truth_ratios_lie_over_those_of_the_retrained_model_that_was_asked_the_same() -> None:
+    records = [
+        cell(name, figures(0.5), data_hash=kind, cell_id=f"{name}-{kind}")
+        for kind in ("aaaa", "bbbb")
+        for name in ("retrained", "npo")
+    ]
+    (table,) = tables_of(records, [])
+    ratios = {row.method: [[-1.0, 0.0, 0.5 if "aaaa" in row.method else 1.5]] for row in table.rows}
+    drawn = {panel.title: lines(panel.svg, "reference") for panel in truth_ratio_panels(table, ratios)}
+    for kind in ("aaaa", "bbbb"):
+        assert len(drawn[f"retrained (data_hash={kind})"]) == 1
+        assert drawn[f"npo (data_hash={kind})"] == drawn[f"retrained (data_hash={kind})"]
+    assert drawn["npo (data_hash=aaaa)"] != drawn["npo (data_hash=bbbb)"]
 
 
 def test_losses_are_drawn_without_learning_rates(tmp_path: Path) -> None:

@@ -75,6 +75,23 @@ def test_truth_ratios_are_steps_beside_those_of_the_retrained_model(tmp_path: Pa
     assert [x for x, _ in gold[1:-1]] == pytest.approx(expected)
 
 
+def test_truth_ratios_lie_beside_those_of_the_retrained_model_that_was_asked_the_same(tmp_path: Path) -> None:
+    kinds = ("aaaa", "bbbb")
+    records = [
+        cell(name, figures(0.5), data_hash=of_kind, cell_id=f"{name}-{of_kind}")
+        for of_kind in kinds
+        for name in ("retrained", "npo")
+    ]
+    picture = drawn(tmp_path, records)["truth-ratio-tofu-forget10-mini-strict"]
+    first, _, second, _ = lines(picture.draw())  # of cells 0 and 2
+    for gold, number in ((first, 0), (second, 2)):
+        expected = sorted(
+            (row["paraphrased_nll"] - sum(row["perturbed_nll"]) / 2) / math.log(10)
+            for row in paper_records.samples(number)
+        )
+        assert [x for x, _ in gold[1:-1]] == pytest.approx(expected)
+
+
 def test_without_a_retrained_model_there_is_nothing_to_compare_truth_ratios_with(tmp_path: Path) -> None:
     assert not [name for name in drawn(tmp_path, [cell("npo", figures(0.5))]) if name.startswith("truth")]
 

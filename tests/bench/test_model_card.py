@@ -137,6 +137,9 @@ def test_the_code_names_the_base_as_it_was_loaded() -> None:
     assert code(model_card(record(model="llama", model_hash="0" * 64), PEFT))[1] == (
         'BASE = "llama"  # the folder that holds it'
     )
+    assert code(model_card(record(model="mini", model_hash="0" * 64), PEFT))[1] == (
+        'BASE = "mini"  # the folder that holds it, a mini-original-* in Lethe\'s --cache-dir'
+    )
 
 
 @pytest.mark.parametrize(

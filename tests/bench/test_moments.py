@@ -245,6 +245,21 @@ def test_given_projectors_are_found_wherever_they_lie(loaded: Loaded, tmp_path: 
     assert all(torch.equal(found[n].basis, expected[n].basis) for n in NAMES)
 
 
+def test_given_projectors_are_of_the_threshold_that_is_asked_for(
+    loaded: Loaded, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = {threshold: made(loaded, threshold=threshold)[0] for threshold in (0.1, 0.5)}
+    assert expected[0.1].kept != expected[0.5].kept
+    for threshold, projector in expected.items():
+        found = given_projectors(tmp_path, loaded, {0: NAMES[0]}, threshold=threshold)[0]
+        assert torch.equal(found.basis, projector.basis) and found.spans == projector.spans
+    assert not caplog.records
+    with pytest.raises(LetheError, match=r"of nullspace_threshold 0.1, 0.5 only, got 5.0; set it to that"):
+        given_projectors(tmp_path, loaded, {0: NAMES[0]}, threshold=5.0)
+    given_projectors(tmp_path, loaded, {0: NAMES[0]})
+    assert "holds 2 different projectors for model.layers.0.mlp.down_proj of this model" in caplog.text
+
+
 def test_projectors_of_another_model_or_module_or_none_are_refused(loaded: Loaded, tmp_path: Path) -> None:
     made(loaded, {0: NAMES[0]})
     [folder] = tmp_path.glob("projector-*")

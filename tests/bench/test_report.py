@@ -81,6 +81,14 @@ def test_no_records_give_files_with_nothing_but_headings(tmp_path: Path) -> None
     summary_table([])
 
 
+def test_files_of_an_earlier_command_that_these_records_have_none_of_are_taken_away(tmp_path: Path) -> None:
+    old, other = tmp_path / "significance.csv", tmp_path / "notes.csv"
+    for path in (old, other):
+        path.write_text("of other records\n")
+    write_reports(example_records(), tmp_path)
+    assert not old.exists() and other.exists()
+
+
 def test_an_out_that_cannot_be_written_is_an_error_that_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LetheError, match=r"metrics\.csv.*--out"):
@@ -462,6 +470,17 @@ def test_the_caption_names_model_benchmark_protocol_seeds_and_failures(tmp_path:
     ):
         assert part in caption
     assert "large models" not in caption
+
+
+def test_what_was_not_scored_on_all_rows_is_said_in_words(tmp_path: Path) -> None:
+    whole, part = cell("npo", figures(0.5)), cell("ga", figures(0.4), note="scored without the validation rows")
+    write_reports([whole, part], tmp_path)
+    for name in ("leaderboard.tex", "leaderboard.md"):
+        assert "Scored without the validation rows: ga." in (tmp_path / name).read_text().replace("\\allowbreak{}", "")
+    limited = [replace(record, spec={**record.spec, "limit": 8}) for record in (whole, part)]
+    write_reports(limited, tmp_path)
+    for name in ("leaderboard.tex", "leaderboard.md"):
+        assert "Only the first 8 rows of every set." in (tmp_path / name).read_text()
 
 
 def test_the_caption_of_the_mini_model_warns(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from bench.errors import LetheError
 from bench.options import Options, parse
 from bench.requests import Request, plan
 from tests.toy_runs import question, write_choices, write_data
+from tests.toy_targets import FOLDERS, world
 
 
 def options(*arguments: str) -> Options:
@@ -42,6 +43,11 @@ def test_without_a_chain_every_benchmark_is_a_request_of_its_own(root: Path) -> 
     assert request.trained is request.judged
     assert numbers(request.trained.forget) == [2, 3, 4, 5]
     assert (request.data_hash, request.note) == (request.judged.fingerprint, "")
+
+
+def test_a_target_by_number_and_by_name_is_one_request(tmp_path: Path) -> None:
+    found = chains(options("--benchmarks", f"ort/1,ort/{FOLDERS[0]},ort/2"), world(tmp_path))
+    assert [request.title for (request,) in found] == [f"ort/{FOLDERS[0]}", f"ort/{FOLDERS[1]}"]
 
 
 def test_a_chain_trains_on_what_is_new_and_is_judged_on_everything_so_far(root: Path) -> None:

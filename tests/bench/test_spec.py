@@ -176,3 +176,8 @@ def test_a_large_file_is_sampled_all_over(tmp_path: Path, monkeypatch: pytest.Mo
         assert (hash_folder(tmp_path) != before) is seen, at
     path.write_bytes(bytes(99))
     assert hash_folder(tmp_path) != before
+
+
+def test_spaces_inside_a_value_stay() -> None:
+    (name,) = parse_methods("rocr[ unrelated_subject = Stephen  King, layers=1 , 2 ]")
+    assert name.fields == (("layers", "1,2"), ("unrelated_subject", "Stephen King"))

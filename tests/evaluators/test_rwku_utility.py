@@ -20,7 +20,7 @@ from bench.data.types import Answered, Benchmark, Document, Question, Shots, Tok
 from bench.errors import LetheError
 from bench.records import Metric
 from bench.scorer import AnswerRecord, Scorer
-from evaluators import rwku_metrics, rwku_prompts
+from evaluators import rwku_metrics, rwku_prompts, rwku_utility
 from evaluators.rwku_metrics import exact_match, mc1, ngram_entropy, same_answer, share_of, stated_answer, token_f1
 from evaluators.rwku_utility import MEANS, UtilityEvaluator
 from tests.helpers import toy_encoder, toy_tokenizer
@@ -502,8 +502,12 @@ def test_fields_are_checked(fields: dict, message: str) -> None:
 @pytest.mark.parametrize("context", [420, 300, 120])
 def test_what_does_not_fit_is_dropped_and_told(context: int, caplog: pytest.LogCaptureFixture) -> None:
     evaluator, scorer = UtilityEvaluator(), mute(context=context)
+    rwku_utility._warn.cache_clear()
     with caplog.at_level(logging.WARNING, logger="evaluators.rwku_utility"):
         rows = evaluator.score(scorer, toy())  # type: ignore[arg-type]
+        told = len(caplog.records)
+        evaluator.score(scorer, toy())  # type: ignore[arg-type]
+    assert len(caplog.records) == told  # the next method is asked the same, which is no news
     prompts = {row["part"]: row for row in rows if row["example_id"].endswith("/0")}
     found = _named(evaluator.summarize(rows))
     dropped = sum(row.get("shots_dropped", 0) > 0 for row in rows)
