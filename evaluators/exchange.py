@@ -188,7 +188,12 @@ def _entry(rows: Sequence[Row], value: Callable[[Row], dict[str, Any]]) -> dict[
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return metrics.mean(known).value if known and len(known) == len(values) else None
+    if not known or len(known) < len(values):
+        return None
+    try:
+        return math.fsum(known) / len(known)
+    except OverflowError:  # truth ratios of a collapsed model may be as large as floats are
+        return math.fsum(value / len(known) for value in known)
 
 
 def _value(fields: Mapping[str, str], row: Row) -> dict[str, Any]:

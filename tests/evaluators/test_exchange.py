@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
@@ -334,6 +334,13 @@ def some_rows(draw: st.DrawFn) -> list[dict]:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@example(
+    rows=[
+        {"set": "forget", "example_id": f"f/{at}", "paraphrased_nll": nll, "perturbed_nll": [1.0]}
+        for at, nll in enumerate((1.0, 600.0, 900.0, 900.0))  # ratios whose squares, and whose sum, no float can hold
+    ],
+    protocol="strict",
+)
 @given(rows=some_rows(), protocol=st.sampled_from(PROTOCOLS))
 def test_any_rows_come_back_to_the_last_bit(rows: list[dict], protocol: str, tmp_path: Path) -> None:
     path, log, _ = written(tmp_path, rows, protocol)
