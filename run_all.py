@@ -196,7 +196,7 @@ def write(
     significance = compare_with_best(records, folders, statistics_of, methods=order)
     tables = tables_of(records, order, significance=significance)
     console.print(summary_table(records, methods=order, significance=significance))
-    for path in write_reports(records, out, methods=order, tables=tables, significance=significance):
+    for path in write_reports(records, out, methods=order, tables=tables, significance=significance, folders=folders):
         say(console, f"wrote {path}")
     for cell_id, reason in failures(records):
         where = next((path for folder in folders if (path := folder / "failed" / cell_id).is_dir()), None)

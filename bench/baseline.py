@@ -104,7 +104,8 @@ class Baseline:
 
 
 def is_p_value(metric: str) -> bool:
-    return _P_VALUE.fullmatch(metric) is not None
+    """Or an end of an interval, which repeats what the figure itself tells."""
+    return _P_VALUE.fullmatch(metric) is not None or metric.endswith(("_low", "_high"))
 
 
 # --- from records

@@ -4,8 +4,10 @@ The first stage of a chain of targets is called "a>", so that it is not averaged
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench.tables import HEADINGS, Table
+from bench.samples import learning_curve
+from bench.tables import HEADINGS, Table, spec_of
 
 STEP = ">"
 """What joins the requests of a chain in a benchmark's name."""
@@ -31,6 +33,22 @@ def curve_rows(tables: Sequence[Table]) -> list[list[object]]:
                     seeds = len(at.seeds) if at is not None else 0
                     start = [table.model, table.protocol, row.method, table.benchmark, number, requests[number - 1]]
                     rows.append([*start, metric, value, seeds])
+    return rows
+
+
+LOOKED = ("model", "protocol", "benchmark", "method", "seed", "step", "metric", "value")
+
+
+def learning_rows(tables: Sequence[Table], folders: Sequence[Path]) -> list[list[object]]:
+    """The head and a row for every figure of every look at a model while it trained (--curve)."""
+    rows: list[list[object]] = [[*LOOKED]]
+    for table in tables:
+        for row in table.rows:
+            for record in row.records:
+                start = [table.model, table.protocol, spec_of(record, "benchmark"), row.method]
+                for look in learning_curve(record, folders):
+                    for metric in (name for name in look if name != "step"):
+                        rows.append([*start, record.spec.get("seed"), look["step"], metric, look[metric]])
     return rows
 
 

@@ -18,7 +18,8 @@ from bench.curves import curve_rows
 from bench.drawings import UNPLOTTED
 from bench.latex.captions import slugs
 from bench.pareto import tradeoffs
-from bench.samples import train_log, truth_ratios
+from bench.samples import learning_curve, train_log, truth_ratios
+from bench.store import Record
 from bench.tables import Row, Table, base_label, mean, reference_of
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def pictures(tables: Sequence[Table], folders: Sequence[Path]) -> list[Picture]:
     for table, name in zip(tables, slugs(tables), strict=True):
         where = f"{table.benchmark}, model {table.model}, protocol {table.protocol}"
         found += [*_scatter(table, name, where), *_truth_ratios(table, name, where, folders)]
-        found += [*_losses(table, name, where, folders), *_forms(table, name, where)]
+        found += [*_losses(table, name, where, folders), *_looks(table, name, where, folders)]
+        found += _forms(table, name, where)
         found += _requests(table, name, where, curves)
     return found
 
@@ -181,7 +183,24 @@ def _truth_ratios(table: Table, name: str, where: str, folders: Sequence[Path]) 
 
 
 def _losses(table: Table, name: str, where: str, folders: Sequence[Path]) -> Iterator[Picture]:
-    logs = {row.method: [log for record in row.records if (log := train_log(record, folders))] for row in table.rows}
+    caption = f"The terms of the loss along training on {where}, weighted as they are added up; one line a seed."
+    yield from _along_training(table, f"losses-{name}", caption, "loss", folders, train_log)
+
+
+def _looks(table: Table, name: str, where: str, folders: Sequence[Path]) -> Iterator[Picture]:
+    caption = f"Figures of the validation rows along training on {where}; one line a seed."
+    yield from _along_training(table, f"learning-{name}", caption, "validation", folders, learning_curve)
+
+
+def _along_training(
+    table: Table,
+    name: str,
+    caption: str,
+    unit: str,
+    folders: Sequence[Path],
+    read: Callable[[Record, Sequence[Path]], list[dict[str, Any]]],
+) -> Iterator[Picture]:
+    logs = {row.method: [log for record in row.records if (log := read(record, folders))] for row in table.rows}
     methods = [method for method, found in logs.items() if found]
     terms = list(
         dict.fromkeys(term for method in methods for log in logs[method] for row in log for term in _terms(row))
@@ -203,12 +222,12 @@ def _losses(table: Table, name: str, where: str, folders: Sequence[Path]) -> Ite
 
             _legend(figure, [Line2D([], [], **_line(place)) for place in range(len(terms))], terms)
             figure.supxlabel("optimizer step", fontsize=8)
-            figure.supylabel("loss", fontsize=8)
+            figure.supylabel(unit, fontsize=8)
             return figure
 
         yield Picture(
-            name=f"losses-{name}" + (f"-{number}" if number > 1 else ""),
-            caption=f"The terms of the loss along training on {where}, weighted as they are added up; one line a seed.",
+            name=name + (f"-{number}" if number > 1 else ""),
+            caption=caption,
             table=table,
             draw=draw,
         )

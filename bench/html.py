@@ -23,7 +23,7 @@ from bench.drawings import Panel, form_gap, gate_panels, loss_panels, request_pa
 from bench.errors import LetheError
 from bench.latex.captions import restrictions
 from bench.pareto import tradeoffs
-from bench.samples import GATES, PER_SET, blocks, by_seed, rows_of, train_log, truth_ratios
+from bench.samples import GATES, PER_SET, blocks, by_seed, learning_curve, rows_of, train_log, truth_ratios
 from bench.store import Record, write_text
 from bench.tables import HEADINGS, Row, Table, base_label, metrics_of, printed_number, spec_of, tables_of
 
@@ -355,6 +355,7 @@ def _notes(table: Table) -> list[str]:
 
 def _figures(table: Table, folders: Sequence[Path]) -> list[Figure]:
     logs = {row.method: runs for row in table.rows if (runs := _each(row, lambda r: train_log(r, folders)))}
+    looks = {row.method: runs for row in table.rows if (runs := _each(row, lambda r: learning_curve(r, folders)))}
     gates = {
         row.method: [line for run in runs for line in run]
         for row in table.rows
@@ -365,6 +366,7 @@ def _figures(table: Table, folders: Sequence[Path]) -> list[Figure]:
         ("Truth ratios of the forget set", _RATIOS, truth_ratio_panels(table, truth_ratios(table, folders))),
         ("Forgetting by form", _FORMS, form_gap(table)),
         ("Losses", _LOSSES, loss_panels(table, logs)),
+        ("Learning curves", _LOOKS, loss_panels(table, looks)),
         ("Gates", _GATES, gate_panels(table, gates)),
     ]
     return [Figure(title=title, note=note, panels=panels) for title, note, panels in drawn if panels]
@@ -385,6 +387,7 @@ _RATIOS = (
     "largest vertical distance between the two is D. At 0 the wrong answers are as likely as the right one."
 )
 _FORMS = "Each mark is a form of the same facts; the bar spans the spread between the form forgotten least and most."
+_LOOKS = "Figures of the validation rows at every look at the model while it trained (--curve), a line a run."
 _LOSSES = "The terms of each method's loss in training, a line a run, averaged over neighbouring steps."
 _GATES = (
     "Distribution of the gate over prompts: it should be open (1) for what is to be forgotten and closed (0) elsewhere."

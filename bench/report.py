@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.curves import curve_rows
+from bench.curves import curve_rows, learning_rows
 from bench.errors import LetheError
 from bench.exports import leaderboard_json, markdown
 from bench.latex import latex
@@ -42,7 +42,7 @@ _COSTS = (
     *("train_seconds", "eval_seconds", "wall_seconds", "peak_gib"),
     *("trainable_parameters", "train_steps", "train_tokens", "device"),
 )
-_SOMETIMES = ("ort_summary.csv", "ort_summary.tex", "curves.csv", "significance.csv")
+_SOMETIMES = ("ort_summary.csv", "ort_summary.tex", "curves.csv", "learning_curves.csv", "significance.csv")
 _LONG_FORM = ("model", "method", "benchmark", "seed", "protocol", "metric", "value", "stderr", "n")
 
 
@@ -53,6 +53,7 @@ def write_reports(
     methods: Sequence[str] = (),
     tables: Sequence[Table] | None = None,
     significance: "Significance | None" = None,
+    folders: Sequence[Path] = (),
 ) -> list[Path]:
     """metrics.csv, leaderboard.csv, .tex, .md, .json and costs.csv in `out`; the same records give the same bytes.
 
@@ -61,6 +62,7 @@ def write_reports(
 
     `methods` is the order of the rows; a label with fields, `npo[beta=0.2]`, that is not in it follows its method.
     Without it, and for what it does not name, the order is that of the records. References come first in any case.
+    `folders` hold the cells, where learning curves are wanted too (learning_curves.csv).
     `tables` are those of the records, where they are known already, with their marks of significance.
     """
     tables = tables_of(records, methods, significance=significance) if tables is None else tables
@@ -79,6 +81,8 @@ def write_reports(
         }
     if len(curves := curve_rows(tables)) > 1:
         contents["curves.csv"] = _csv(curves)
+    if len(looks := learning_rows(tables, folders)) > 1:
+        contents["learning_curves.csv"] = _csv(looks)
     if significance is not None and significance.results:
         contents["significance.csv"] = _csv(significance.csv_rows())
     for name, text in contents.items():

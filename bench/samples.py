@@ -49,6 +49,16 @@ def train_log(record: Record, folders: Sequence[Path]) -> list[Stored]:
     return read_jsonl(path) if path is not None and path.is_file() else []
 
 
+def learning_curve(record: Record, folders: Sequence[Path]) -> list[Stored]:
+    """A row {step, metric: value, ...} for every look at a model while it trained (curve.jsonl); none without looks."""
+    folder = folder_of(record, folders)
+    path = None if folder is None else folder / "curve.jsonl"
+    steps: dict[int, Stored] = {}
+    for line in read_jsonl(path) if path is not None and path.is_file() else []:
+        steps.setdefault(line["step"], {"step": line["step"]})[line["metric"]] = line["value"]
+    return list(steps.values())
+
+
 def evaluators_of(table: Table) -> list[str]:
     return list(dict.fromkeys(name for row in table.rows for record in row.records for name in record.metrics))
 

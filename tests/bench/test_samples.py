@@ -1,10 +1,13 @@
 """Rows of several methods, side by side."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from bench.samples import blocks, figures, log_truth_ratio, spread, train_log, truth_ratios
+from bench.curves import learning_rows
+from bench.samples import blocks, figures, learning_curve, log_truth_ratio, spread, train_log, truth_ratios
+from bench.store import Record
 from bench.tables import tables_of
 from tests.toy_report import Made, answers, fill, tofu
 
@@ -95,3 +98,19 @@ def test_a_question_has_several_names(tmp_path: Path, key: str) -> None:
     (block,) = blocks(table, [tmp_path])
     (row,) = block["rows"]
     assert (row["set"], row["question"], row["reference"], row["answers"]) == ("all", "Who?", "She., Her.", ["He."])
+
+
+def test_looks_along_the_training_are_rows_by_step_and_a_table(tmp_path: Path) -> None:
+    spec = {"model": "m", "method": "npo", "benchmark": "b", "seed": 0, "protocol": "strict"}
+    record = Record(cell_id="npo-1", spec=spec)
+    (tmp_path / "runs" / "npo-1").mkdir(parents=True)
+    looks = [(3, "model_utility", 0.5), (3, "forget_probability", 0.9), (6, "model_utility", 0.4)]
+    lines = [json.dumps({"step": step, "epoch": 1.0, "metric": name, "value": value}) for step, name, value in looks]
+    (tmp_path / "runs" / "npo-1" / "curve.jsonl").write_text("\n".join(lines))
+    assert learning_curve(record, [tmp_path]) == [
+        {"step": 3, "model_utility": 0.5, "forget_probability": 0.9},
+        {"step": 6, "model_utility": 0.4},
+    ]
+    head, *rows = learning_rows(tables_of([record], []), [tmp_path])
+    assert [dict(zip(head, row, strict=True))["value"] for row in rows] == [0.5, 0.9, 0.4]
+    assert learning_curve(record, [tmp_path / "elsewhere"]) == []
