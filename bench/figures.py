@@ -201,7 +201,7 @@ def _along_training(
     read: Callable[[Record, Sequence[Path]], list[dict[str, Any]]],
 ) -> Iterator[Picture]:
     logs = {row.method: [log for record in row.records if (log := read(record, folders))] for row in table.rows}
-    methods = [method for method, found in logs.items() if found]
+    methods = [method for method, found in logs.items() if any(len(log) > 1 for log in found)]
     terms = list(
         dict.fromkeys(term for method in methods for log in logs[method] for row in log for term in _terms(row))
     )
@@ -264,7 +264,8 @@ def _forms(table: Table, name: str, where: str) -> Iterator[Picture]:
     yield Picture(
         name=f"form-gap-{name}",
         caption=f"What every method forgot on {where}, by the form in which it is asked: QA questions, FB blanks to "
-        "fill, MCP multiple choice, letters spelt answers. The length of the bar is the form gap.",
+        "fill, MCP multiple choice, letters spelt answers. The bar spans the means of the forms; the form gap, a mean "
+        "of the targets' own gaps, is at least as wide.",
         table=table,
         draw=draw,
     )

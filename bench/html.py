@@ -386,7 +386,10 @@ _RATIOS = (
     "Share of the forget questions whose truth ratio is at most x, a line a seed; grey is the retrained model. The "
     "largest vertical distance between the two is D. At 0 the wrong answers are as likely as the right one."
 )
-_FORMS = "Each mark is a form of the same facts; the bar spans the spread between the form forgotten least and most."
+_FORMS = (
+    "Each mark is a form of the same facts, the bar spans them. The form gap is the mean of the targets' own gaps, so "
+    "it is at least as wide."
+)
 _LOOKS = "Figures of the validation rows at every look at the model while it trained (--curve), a line a run."
 _LOSSES = "The terms of each method's loss in training, a line a run, averaged over neighbouring steps."
 _GATES = (

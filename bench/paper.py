@@ -80,7 +80,8 @@ def _document(tables: Sequence[Table], texts: Sequence[dict[str, str]], drawn: S
     for table, part in zip([None, *tables], texts, strict=True):
         mine = [picture for picture in drawn if picture.table is table]
         if table is not None:
-            lines += [r"\clearpage", rf"\section*{{{breakable(escape_latex(table.benchmark))}}}", _origin(table) + "\n"]
+            clear = [r"\clearpage"] if "\\input" in "".join(lines) else []  # the list of leaderboards fills no page
+            lines += [*clear, rf"\section*{{{breakable(escape_latex(table.benchmark))}}}", _origin(table) + "\n"]
         includes = [rf"\input{{tables/{name}}}" for name in part]
         includes += [_include(picture) for picture in mine]
         for at, include in enumerate(includes, start=1):
