@@ -18,7 +18,7 @@ from bench.curves import curve_rows
 from bench.drawings import UNPLOTTED
 from bench.latex.captions import slugs
 from bench.pareto import tradeoffs
-from bench.samples import learning_curve, train_log, truth_ratios
+from bench.samples import GATES, learning_curve, rows_of, train_log, truth_ratios
 from bench.store import Record
 from bench.tables import Row, Table, base_label, mean, reference_of
 
@@ -90,7 +90,7 @@ def pictures(tables: Sequence[Table], folders: Sequence[Path]) -> list[Picture]:
         where = f"{table.benchmark}, model {table.model}, protocol {table.protocol}"
         found += [*_scatter(table, name, where), *_truth_ratios(table, name, where, folders)]
         found += [*_losses(table, name, where, folders), *_looks(table, name, where, folders)]
-        found += _forms(table, name, where)
+        found += [*_gates(table, name, where, folders), *_forms(table, name, where)]
         found += _requests(table, name, where, curves)
     return found
 
@@ -190,6 +190,39 @@ def _losses(table: Table, name: str, where: str, folders: Sequence[Path]) -> Ite
 def _looks(table: Table, name: str, where: str, folders: Sequence[Path]) -> Iterator[Picture]:
     caption = f"Figures of the validation rows along training on {where}; one line a seed."
     yield from _along_training(table, f"learning-{name}", caption, "validation", folders, learning_curve)
+
+
+def _gates(table: Table, name: str, where: str, folders: Sequence[Path]) -> Iterator[Picture]:
+    opened: dict[str, dict[str, list[float]]] = {}
+    for row in table.rows:
+        for record in row.records:
+            for line in rows_of(record, folders, GATES):
+                opened.setdefault(row.method, {}).setdefault(line["set"], []).append(line["value"])
+    sets = list(dict.fromkeys(name for found in opened.values() for name in found))
+    for number, part in enumerate(_parts(list(opened)), start=1):
+
+        def draw(part: Sequence[str] = part) -> "Figure":
+            figure, panels = _panels(part, share=False)
+            bins = [n / 20 for n in range(21)]
+            for method, axes in zip(part, panels, strict=True):
+                for place, one in enumerate(sets):
+                    values = opened[method].get(one, [])
+                    weights = [1 / len(values)] * len(values) if values else None
+                    axes.hist(values, bins=bins, weights=weights, histtype="step", **_line(place))
+            from matplotlib.lines import Line2D
+
+            _legend(figure, [Line2D([], [], **_line(place)) for place in range(len(sets))], sets)
+            figure.supxlabel("gate at the last prompt token", fontsize=8)
+            figure.supylabel("share of gates", fontsize=8)
+            return figure
+
+        yield Picture(
+            name=f"gates-{name}" + (f"-{number}" if number > 1 else ""),
+            caption=f"How far the gates of GRUN's edits open on {where}, for questions to forget, to keep, and about "
+            "anything else; all edited blocks and seeds together.",
+            table=table,
+            draw=draw,
+        )
 
 
 def _along_training(

@@ -1,5 +1,6 @@
 """Pictures are the same every time, show any name, and no more than is there."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -139,3 +140,18 @@ def test_a_cell_without_samples_or_log_is_left_out(tmp_path: Path) -> None:
 def test_matplotlib_is_not_loaded_before_something_is_drawn() -> None:
     source = Path(pictures.__code__.co_filename).read_text()
     assert not re.search(r"^(import|from) matplotlib", source, flags=re.MULTILINE)
+
+
+def test_gates_and_looks_are_drawn_where_runs_kept_them(tmp_path: Path) -> None:
+    records = paper_records.store([cell("grun_npo", figures(0.5)), cell("npo", figures(0.5))], tmp_path)
+    folder = tmp_path / "runs" / records[0].cell_id
+    gates = [("forget", 0.95), ("forget", 0.85), ("retain", 0.05)]
+    rows = [{"set": name, "layer": 1, "value": value} for name, value in gates]
+    (folder / "samples").mkdir(exist_ok=True)
+    (folder / "samples" / "gates.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    looks = [{"step": step, "epoch": 1.0, "metric": "model_utility", "value": 1 / step} for step in (1, 2)]
+    (folder / "curve.jsonl").write_text("".join(json.dumps(look) + "\n" for look in looks))
+    found = {picture.name: picture for picture in pictures(tables_of(records, ()), [tmp_path])}
+    gate = found["gates-tofu-forget10-mini-strict"].draw()
+    assert [axes.get_title() for axes in gate.axes] == ["grun_npo"]  # type: ignore[attr-defined]
+    assert lines(found["learning-tofu-forget10-mini-strict"].draw()) == [[(1, 1.0), (2, 0.5)]]
