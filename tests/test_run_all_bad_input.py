@@ -126,7 +126,7 @@ def test_a_command_line_that_cannot_be_read_is_one_sentence_too(
     assert sentence.startswith(said) and sentence.endswith("see run_all.py -h")
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["--help"]])
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["nowhere", "--out", "there"]])
 def test_report_needs_a_folder_with_runs(arguments: list[str], complain: Complain) -> None:
     assert "run_all.py report OUT" in complain(["report", *arguments])
 
