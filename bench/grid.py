@@ -4,7 +4,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -20,7 +20,20 @@ from bench.progress import Reporter
 from bench.requests import Plan, Request, plan
 from bench.spec import Cell
 from bench.store import RunStore
-from bench.tuning import SEED, Search, Trial, TrialsOf, Tuned, best, grouped, marked, results, tuned, write_csv
+from bench.tuning import (
+    SEED,
+    Configured,
+    Search,
+    Trial,
+    TrialsOf,
+    Tuned,
+    best,
+    grouped,
+    marked,
+    results,
+    tuned,
+    write_csv,
+)
 from bench.validation import NOTE, Validation, Watching, divided
 
 logger = logging.getLogger(__name__)
@@ -38,19 +51,6 @@ class EvaluatorsOf(Protocol):
     """What scores a benchmark, given its full name."""
 
     def __call__(self, benchmark: str, *, protocol: str) -> Sequence[Evaluator]: ...
-
-
-class ConfiguredMethod(Protocol):
-    """A method with a name and every field set."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def method(self) -> Any: ...
-    @property
-    def recipe(self) -> str: ...
-    @property
-    def fields(self) -> dict[str, Any]: ...
 
 
 class ValidationOf(Protocol):
@@ -96,7 +96,7 @@ class Grid:
     def build(
         cls,
         options: Options,
-        methods: Callable[[str], Sequence[ConfiguredMethod]],
+        methods: Callable[[str], Sequence[Configured]],
         evaluators: EvaluatorsOf,
         logs: Mapping[str, ReadLog],
         progress: Reporter,
@@ -164,7 +164,7 @@ class Grid:
 
     def _job(
         self,
-        configured: ConfiguredMethod,
+        configured: Configured,
         original: Checkpoint,
         stages: Sequence[tuple[Request, Checkpoint | None]],
         seed: int,
@@ -175,7 +175,7 @@ class Grid:
         facts = {"recipe": configured.recipe, "fields": configured.fields}
         return Job(stages=cells, method=configured.method, facts=facts, watching=watching)
 
-    def _watched(self, configured: ConfiguredMethod, request: Request) -> tuple[ConfiguredMethod, Watching | None]:
+    def _watched(self, configured: Configured, request: Request) -> tuple[Configured, Watching | None]:
         """How a training is looked at, and the method with what this changes: a curve alone changes nothing."""
         looks, patience = self.options.curve, self.options.stop_early
         if looks is None or getattr(configured.method, "closed_form", False):
@@ -196,7 +196,7 @@ class Grid:
         self,
         members: Sequence[str],
         tunable: Mapping[str, Asked],
-        chosen: Mapping[str, Sequence[ConfiguredMethod]],
+        chosen: Mapping[str, Sequence[Configured]],
         trials: TrialsOf,
     ) -> None:
         """The searches of every method on the requests `members`, for all requests of their collection."""
@@ -229,9 +229,7 @@ class Grid:
             )
             self.searches.append((search, asked))
 
-    def _trial_job(
-        self, method: ConfiguredMethod | str, original: Checkpoint, request: Request, *, role: Role = ""
-    ) -> Job:
+    def _trial_job(self, method: Configured | str, original: Checkpoint, request: Request, *, role: Role = "") -> Job:
         """One trial on one request: the whole of it is trained on, the validation rows are scored."""
         watching, facts = None, {}
         if not isinstance(method, str):
@@ -249,7 +247,7 @@ class Grid:
     def _stage(
         self,
         checkpoint: Checkpoint,
-        method: ConfiguredMethod | str,
+        method: Configured | str,
         request: Request,
         retrained: Checkpoint | None,
         seed: int = 0,

@@ -250,7 +250,7 @@ class GradientMethod:
 
     def forget_loss(self, policy: Policy, batch: Batch) -> Tensor:
         """The scalar that makes the model forget, before its weight; what `bound` returns has one."""
-        raise NotImplementedError
+        raise NotImplementedError  # not abstract: rmu is made of what `bound` returns and never asks itself
 
     def retain_term(self, policy: Policy, batch: Batch) -> Tensor:
         """The scalar that makes the model keep, before its weight."""
