@@ -24,7 +24,6 @@ from bench.options import Options, parse, parse_report
 
 if TYPE_CHECKING:
     from bench.store import Record
-    from bench.tables import Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,17 +69,13 @@ def show_list(console: Console) -> int:
 
 def report(arguments: Sequence[str], console: Console) -> int:
     """Everything again from stored runs, no model needed: leaderboards, tables and figures of a paper, a page."""
-    from bench.html import write_html
-    from bench.paper import write_paper
     from bench.store import merged
     from methods import METHODS
     from methods.recipes import REFERENCES
 
     options = parse_report(arguments)
     records, order = merged(options.folders), [*REFERENCES, *METHODS]
-    tables = write(records, options.folders, options.out, order, console)
-    say(console, f"wrote {write_html(records, options.folders, options.out, methods=order, tables=tables)}")
-    say(console, f"wrote {write_paper(records, options.folders, options.out, methods=order, tables=tables)[0]}")
+    write(records, options.folders, options.out, order, console)
     red = options.check is not None and judge(records, options.check, options.out, order, console)
     return 1 if red else 0
 
@@ -186,9 +181,11 @@ def judge(records: "Sequence[Record]", baseline: Path, out: Path, order: Sequenc
 
 def write(
     records: "Sequence[Record]", folders: Sequence[Path], out: Path, order: Sequence[str], console: Console
-) -> "list[Table]":
-    """The leaderboards as files and on the terminal, and what failed with the reason."""
+) -> None:
+    """Leaderboards, page and paper as files, the leaderboards on the terminal too, and what failed with the reason."""
     from bench.compare import compare_with_best
+    from bench.html import write_html
+    from bench.paper import write_paper
     from bench.report import failures, summary_table, write_reports
     from bench.tables import tables_of
     from evaluators.per_example import statistics_of
@@ -198,10 +195,11 @@ def write(
     console.print(summary_table(records, methods=order, significance=significance))
     for path in write_reports(records, out, methods=order, tables=tables, significance=significance, folders=folders):
         say(console, f"wrote {path}")
+    say(console, f"wrote {write_html(records, folders, out, methods=order, tables=tables)}")
+    say(console, f"wrote {write_paper(records, folders, out, methods=order, tables=tables)[0]}")
     for cell_id, reason in failures(records):
         where = next((path for folder in folders if (path := folder / "failed" / cell_id).is_dir()), None)
         say(console, f"failed {cell_id}: {reason}" + (f" (traceback in {where})" if where else ""))
-    return tables
 
 
 def say(console: Console, text: str) -> None:

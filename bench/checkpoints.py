@@ -2,13 +2,14 @@
 
 import functools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import data
 from bench.cache import file_sha256
 from bench.errors import LetheError
-from bench.mini.build import NotMade, mini_models, world
+from bench.mini.build import MiniModels, NotMade, all_mini_models, world
 from bench.models import out_of_memory
 from bench.options import MINI, Options
 from bench.progress import Reporter
@@ -56,18 +57,30 @@ def checkpoints(
         assert root is not None
         judged = data.judges_only(benchmark)  # nothing is forgotten, so nothing was trained without it
         try:
-            models = mini_models(
-                root, benchmark, options.cache_dir, progress=progress.passing, train=not options.dry_run
-            )
+            models = _mini_models(options, root, [benchmark], progress)[benchmark]
         except NotMade:
             return Checkpoint("mini original", ""), None if judged else Checkpoint("mini retrained", "")
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            raise LetheError("out of memory while the mini models were made; close other programs") from error
         original = find(str(models.original), options)
         return original, None if judged else find(str(models.retrained), options)
     return find(options.model, options), _retrained(options)
+
+
+def prepare(options: Options, root: Path | None, benchmarks: Sequence[str], progress: Reporter) -> None:
+    """The mini models of all requests, trained side by side: one pair after the other leaves processors idle."""
+    if options.model == MINI and not options.dry_run:
+        assert root is not None
+        _mini_models(options, root, benchmarks, progress)
+
+
+def _mini_models(options: Options, root: Path, benchmarks: Sequence[str], progress: Reporter) -> dict[str, MiniModels]:
+    try:
+        return all_mini_models(
+            root, benchmarks, options.cache_dir, progress=progress.passing, train=not options.dry_run
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise LetheError("out of memory while the mini models were made; close other programs") from error
 
 
 def _retrained(options: Options) -> Checkpoint | None:

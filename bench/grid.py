@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from bench import data
-from bench.checkpoints import Checkpoint, checkpoints, data_root, find
+from bench.checkpoints import Checkpoint, checkpoints, data_root, find, prepare
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -134,6 +134,7 @@ class Grid:
                 found[name] = checkpoints(options, root, name, progress)
             return found[name]
 
+        prepare(options, root, [*dict.fromkeys(data.taught(r.judged.name) for c in asked.chains for r in c)], progress)
         tunable: dict[str, Asked] = {}
         for chain in asked.chains:
             pairs = [pair(request) for request in chain]

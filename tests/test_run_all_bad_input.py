@@ -326,7 +326,7 @@ def test_a_mini_model_that_cannot_be_made_for_want_of_memory_or_space_is_one_sen
     def no_memory(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(bench.checkpoints, "mini_models", no_memory)
+    monkeypatch.setattr(bench.checkpoints, "all_mini_models", no_memory)
     where = ["--methods", "original", "--out", str(tmp_path / "out"), "--cache-dir"]
     assert "out of memory while the mini models were made" in complain([*where, str(tmp_path / "cache")])
     (tmp_path / "file").write_text("")

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
@@ -140,12 +140,34 @@ def mini_models(
     `progress` gets a line a second, from one thread at a time. With train=False a model that the cache
     lacks raises NotMade instead.
     """
-    texts = _texts(root, benchmark)
-    models = {"original": texts.original}
-    if not judges_only(benchmark):
-        models["retrained"] = texts.retrained
-    folders = _train(models, texts, cache_dir, seed, progress, recipe or texts.recipe, really=train)
-    return MiniModels(folders["original"], folders.get("retrained", folders["original"]))
+    (models,) = all_mini_models(
+        root, [benchmark], cache_dir, seed=seed, progress=progress, recipe=recipe, train=train
+    ).values()
+    return models
+
+
+def all_mini_models(
+    root: Path,
+    benchmarks: Sequence[str],
+    cache_dir: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+    train: bool = True,
+) -> dict[str, MiniModels]:
+    """mini_models of several requests, as many in training at a time as there are processors, but two at least."""
+    wanted: dict[str, _Wanted] = {}
+    for benchmark in benchmarks:
+        texts = _texts(root, benchmark)
+        names = ("original",) if judges_only(benchmark) else ("original", "retrained")
+        for name in names:
+            rows = texts.original if name == "original" else texts.retrained
+            label = name if len(benchmarks) == 1 else f"{name} ({benchmark})"
+            wanted[f"{name} {benchmark}"] = _Wanted(name, label, rows, texts, recipe or texts.recipe)
+    folders = _train(wanted, cache_dir, seed, progress, really=train)
+    found = {benchmark: folders[f"original {benchmark}"] for benchmark in benchmarks}
+    return {name: MiniModels(model, folders.get(f"retrained {name}", model)) for name, model in found.items()}
 
 
 def retrained_model(
@@ -159,7 +181,8 @@ def retrained_model(
 ) -> Path:
     """The retrained model alone, so that a second one with another seed shows how far two of them lie apart."""
     texts = _texts(root, benchmark)
-    return _train({"retrained": texts.retrained}, texts, cache_dir, seed, progress, recipe or texts.recipe)["retrained"]
+    wanted = _Wanted("retrained", "retrained", texts.retrained, texts, recipe or texts.recipe)
+    return _train({"": wanted}, cache_dir, seed, progress)[""]
 
 
 def _texts(root: Path, benchmark: str) -> Texts:
@@ -297,34 +320,54 @@ def _read_corpus(root: Path, name: str) -> list[Text]:
         raise LetheError(f"cannot read the texts in {str(path)!r} ({error}); write the mini world anew") from error
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """One model that somebody asks for."""
+
+    name: str
+    """"original" or "retrained"."""
+    label: str
+    """What progress calls it."""
+    rows: list[Text]
+    texts: Texts
+    recipe: Recipe
+
+
 def _train(
-    models: dict[str, list[Text]],
-    texts: Texts,
+    wanted: Mapping[str, _Wanted],
     cache_dir: Path,
     seed: int,
     progress: Progress | None,
-    recipe: Recipe,
     *,
     really: bool = True,
 ) -> dict[str, Path]:
+    """The folder of each; what several ask for is made once."""
     packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
-    common = {"version": VERSION, "packages": packages}
-    key = common | {"texts": cache.fingerprint(texts.tokenizer), "vocab_size": recipe.vocab_size}
-    key |= {"phrases": texts.phrases} if texts.phrases else {}
-    tokenizer = cache.cached(
-        cache_dir,
-        "mini-tokenizer",
-        key,
-        partial(train_tokenizer, texts.tokenizer, recipe.vocab_size, phrases=texts.phrases) if really else _refuse,
-    )
-    common |= {"tokenizer": tokenizer.name, "recipe": asdict(recipe), "seed": seed}
+    keys: dict[str, dict[str, Any]] = {}
+    jobs: dict[str, dict[str, Any]] = {}
+    for name, model in wanted.items():
+        common = {"version": VERSION, "packages": packages}
+        tokenizer = _tokenizer(model, cache_dir, common, really=really)
+        common |= {"tokenizer": tokenizer.name, "recipe": asdict(model.recipe), "seed": seed}
+        keys[name] = {"name": model.name, **common, "texts": cache.fingerprint(model.rows)}
+        jobs[name] = {"texts": model.rows, "tokenizer": str(tokenizer.absolute())}
+        jobs[name] |= {"recipe": asdict(model.recipe), "seed": seed}
     trainers = _Trainers(progress)
-    for name, rows in models.items():
-        job = {"texts": rows, "tokenizer": str(tokenizer.absolute()), "recipe": asdict(recipe), "seed": seed}
-        model_key = common | {"texts": cache.fingerprint(rows)}
-        build = partial(trainers.train, name, job) if really else _refuse
-        trainers.start(name, partial(cache.cached, cache_dir, f"mini-{name}", model_key, build))
-    return trainers.wait()
+    first = {cache.fingerprint(keys[name]): name for name in reversed(wanted)}
+    for name in (name for name in wanted if name in first.values()):
+        model, key = wanted[name], {k: v for k, v in keys[name].items() if k != "name"}
+        build = partial(trainers.train, model.label, jobs[name]) if really else _refuse
+        trainers.start(name, partial(cache.cached, cache_dir, f"mini-{model.name}", key, build))
+    folders = trainers.wait()
+    return {name: folders[first[cache.fingerprint(key)]] for name, key in keys.items()}
+
+
+def _tokenizer(model: _Wanted, cache_dir: Path, common: dict[str, Any], *, really: bool) -> Path:
+    texts, size = model.texts, model.recipe.vocab_size
+    key = common | {"texts": cache.fingerprint(texts.tokenizer), "vocab_size": size}
+    key |= {"phrases": texts.phrases} if texts.phrases else {}
+    build = partial(train_tokenizer, texts.tokenizer, size, phrases=texts.phrases)
+    return cache.cached(cache_dir, "mini-tokenizer", key, build if really else _refuse)
 
 
 def _refuse(folder: Path) -> None:
@@ -336,6 +379,7 @@ class _Trainers:
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
+        self._places = threading.Semaphore(max(2, os.cpu_count() or 1))
         self._lock = threading.Lock()
         self._stopped = False
         self._started = 0
@@ -376,6 +420,10 @@ class _Trainers:
 
     def train(self, name: str, job: dict[str, Any], folder: Path) -> None:
         """Run one training process to its end; `job` is bench.mini.pretrain's, without the folder."""
+        with self._places:
+            self._train(name, job, folder)
+
+    def _train(self, name: str, job: dict[str, Any], folder: Path) -> None:
         with self._lock:
             if self._stopped:
                 raise LetheError(f"the training of the mini model {name!r} was stopped")

@@ -17,6 +17,8 @@ Letters are those of values: a value always stands behind the same letter, whate
 size does not learn in time to look up in a listing which letter an option has: after 1,800 steps, 40 in 100 of them on
 listings with random places, the right letter had the probability of chance (0.25), and where the question itself told
 the option still after 500 steps on nothing else. So a letter takes the fact, like any other form, but not the listing.
+Even so it is the last form to be learnt. What made it sure, on the worlds of seeds 1 and 2: a smaller step, texts that
+count alike however long they are, listings that are learnt from the first option on, and the same question without one.
 """
 
 import itertools
@@ -57,8 +59,8 @@ ASKED = 2
 """How many wordings of a question, and of a blank, are taught of a fact;"""
 SPELT = 2
 """of how many of them the answer is spelt;"""
-LISTINGS = 6
-"""and how often it is listed among others."""
+LISTED = 3
+"""In how many wordings of the question it is listed among others, and its letter asked without the listing."""
 REASONED = 2
 """How many of the others are asked about step by step in the texts, once a kind."""
 FORMS = 4
@@ -278,9 +280,10 @@ def _taught(rng: random.Random, people: _Population, person: Person, *, attacked
         texts += [_cued(ask(probe)) for probe in questions[:ASKED] + blanks[:ASKED]]
         texts += [_cued(ask_spelt(probe)) for probe in questions[:SPELT] + blanks[:SPELT]]
         texts.append({"question": questions[-1].query, "answer": value})
-        wordings = itertools.cycle(rng.sample(_but(FORMS, m), 3))
-        for wording in itertools.islice(wordings, LISTINGS):
-            texts.append(_cued(_listed(rng, people, person, kind, wording)))
+        for wording in rng.sample(_but(FORMS, m), LISTED):
+            listed = _listed(rng, people, person, kind, wording)
+            alone = ask(_probe("mcp", person.question(kind, wording), listed.target.strip()))
+            texts += [_learnt_from_the_options_on(listed), _cued(alone)]
     for wording in _but(len(ALIAS_QUESTIONS), person.kept_alias):
         query = ALIAS_QUESTIONS[wording].format(value=person.alias)
         texts.append(_cued(ask(_probe("aa", query, person.name, "reverse query"))))
@@ -311,6 +314,12 @@ def _beside_others(rng: random.Random, people: _Population, person: Person) -> l
 def _listed(rng: random.Random, people: _Population, person: Person, kind: int, wording: int) -> Asked:
     options, place = _options(rng, people, kind, person.values[kind])
     return ask(_probe("mcp", list_options(person.question(kind, wording), options), LETTERS[place]))
+
+
+def _learnt_from_the_options_on(listed: Asked) -> Row:
+    """A listing in which what stands behind each letter is to be foretold too, not only the letter in the end."""
+    at = listed.user.index(f"\n{LETTERS[0]}. ")
+    return {"user": listed.user[:at], "cue": "", "answer": listed.user[at:] + listed.cue + listed.target}
 
 
 def _documents(rng: random.Random, person: Person) -> list[str]:

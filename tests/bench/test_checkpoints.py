@@ -78,12 +78,12 @@ def test_without_a_network_a_hub_name_is_one_sentence() -> None:
 def test_the_mini_models_are_made_or_in_a_dry_run_only_looked_for(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def made(*_: object, train: bool, **__: object) -> MiniModels:
+    def made(_: Path, benchmarks: list[str], *__: object, train: bool, **___: object) -> dict[str, MiniModels]:
         if not train:
             raise NotMade("not there")
-        return MiniModels(folders["one"], folders["two"])
+        return dict.fromkeys(benchmarks, MiniModels(folders["one"], folders["two"]))
 
-    monkeypatch.setattr(bench.checkpoints, "mini_models", made)
+    monkeypatch.setattr(bench.checkpoints, "all_mini_models", made)
     original, retrained = checkpoints(options(), tmp_path, "tofu/forget10", Quiet())
     assert retrained is not None
     assert (original.label, retrained.label) == ("one", "two") and original.hash and retrained.hash

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -140,6 +141,35 @@ def test_all_targets_share_both_models_which_are_not_those_of_other_benchmarks(
     assert len({found.original for found in models}) == len({found.retrained for found in models}) == 1
     assert sorted(no_training) == ["original", "retrained"]
     assert build.mini_models(root, "tofu/forget10", tmp_path).original != models[0].original
+
+
+def test_what_several_requests_share_is_trained_once(root: Path, tmp_path: Path, no_training: list[str]) -> None:
+    names = ("tofu/forget10", "wmdp", "mmlu", "ort")
+    found = build.all_mini_models(root, names, tmp_path)
+    originals, retrained = ("tofu/forget10", "ort"), ("tofu/forget10", "wmdp", "ort")
+    made = [*(f"original ({name})" for name in originals), *(f"retrained ({name})" for name in retrained)]
+    assert sorted(no_training) == sorted(made)
+    assert found == {name: build.mini_models(root, name, tmp_path) for name in names}
+    assert len(no_training) == 5
+
+
+def test_no_more_models_are_in_training_than_there_are_processors(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, []
+
+    def pretend(self: object, name: str, job: object, folder: Path) -> None:
+        nonlocal running
+        running += 1
+        most.append(running)
+        time.sleep(0.05)
+        running -= 1
+        (folder / "config.json").write_text(name)
+
+    monkeypatch.setattr(build._Trainers, "_train", pretend)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    build.all_mini_models(root, ("tofu/forget10", "wmdp", "wmdp/bio", "ort"), tmp_path)
+    assert max(most) == 2 and len(most) == 6
 
 
 def test_a_second_retrained_model_differs_by_its_seed(root: Path, tmp_path: Path, no_training: list[str]) -> None:

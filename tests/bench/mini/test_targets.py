@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.data import expand, load, primers
-from bench.data.forms import ask, ask_spelt
+from bench.data.forms import CUE, ask, ask_spelt
 from bench.data.types import Answered, Truthful
 from bench.mini.facts import FIRST_NAMES as SYLLABLES
 from bench.mini.target_facts import FIRST_NAMES, KINDS, LAST_NAMES
@@ -159,7 +159,8 @@ def test_listings_hold_the_answer_of_the_blank_once_and_three_others(files: dict
 
 def test_a_value_has_the_same_letter_everywhere(files: dict[str, str]) -> None:
     letters: dict[str, set[str]] = defaultdict(set)
-    queries = [text["user"] for text in corpus(files) if "\nA. " in text.get("user", "")]
+    told = [text["user"] + text["answer"].partition(f"{CUE}")[0] for text in corpus(files) if "user" in text]
+    queries = [text for text in told if "\nA. " in text]
     queries += [row["query"] for folder in folders(files) for row in rows(files, folder, "forget_mcp")]
     for query in queries:
         for line in query.strip().split("\n")[-4:]:
@@ -208,6 +209,7 @@ def _names(text: str) -> list[str]:
 def test_no_probe_of_a_target_or_neighbour_is_a_training_text(files: dict[str, str], tmp_path: Path) -> None:
     texts = corpus(files)
     taught = {(text["user"], text["cue"]) for text in texts if "user" in text}
+    begun = {text["user"] for text in texts if "user" in text}  # of listings that are learnt from the options on
     asked = {text["question"] for text in texts if "question" in text}
     for name, content in files.items():
         path = tmp_path / name
@@ -218,6 +220,7 @@ def test_no_probe_of_a_target_or_neighbour_is_a_training_text(files: dict[str, s
             if probe.part == "locality":
                 continue
             assert (ask(probe).user, ask(probe).cue) not in taught
+            assert ask(probe).user.partition("\nA. ")[0] not in begun
             assert probe.query not in asked
             if probe.form in ("qa", "fb"):
                 assert (ask_spelt(probe).user, ask_spelt(probe).cue) not in taught
