@@ -1,6 +1,6 @@
 """How long the real multiple-choice benchmarks take: WMDP's 3,260 questions and MMLU's 14,042, end to end.
 
-    python benchmarks/choices.py --data DIR [--model PATH] [--limit N] [--fewshot 5] [--device cpu]
+    python -m benchmarks.choices --data DIR [--model PATH] [--limit N] [--fewshot 5] [--device cpu]
 
 Lethe's evaluators against lm-evaluation-harness with its own `HFLM`, in one process, on the same model, questions,
 task definitions, threads and type, each from the questions as read to the accuracy of every subject; data files are

@@ -1,6 +1,6 @@
 """Seconds and memory of one ROCR write: the closed form against the linear solve that it stands for.
 
-    python benchmarks/rocr.py [--widths 4096,14336] [--hidden 4096] [--keys 1] [--kept-away 0.125] [--device cpu]
+    python -m benchmarks.rocr [--widths 4096,14336] [--hidden 4096] [--keys 1] [--kept-away 0.125] [--device cpu]
 
 Random weight, keys and null space, float32, one layer, from keys and residuals to the new weight. Plain: the authors'
 solve of (P (K K^T + C) + lambda I) X = P K R^T with P and C as d_in x d_in matrices (fact sheet of ORT, section 2.1).

@@ -1,6 +1,6 @@
 """What the shortcuts save, as ratios measured in one run against the plain way of doing the same.
 
-    python benchmarks/speed.py [--model PATH] [--rows 40] [--repeats 3]
+    python -m benchmarks.speed [--model PATH] [--rows 40] [--repeats 3]
 
 Scoring: the shared-prompt scorer against one whole forward per (prompt, completion), and against one forward per
 metric in file order with padding to the longest (what an evaluation loop without a scorer does).

@@ -1,6 +1,6 @@
 """From which tokens, and up to which block, a model still takes whom a question is about: where ROCR can act at all.
 
-    python benchmarks/subject_trace.py --model PATH --data DIR --benchmark ort/1 --other "Somebody Else"
+    python -m benchmarks.subject_trace --model PATH --data DIR --benchmark ort/1 --other "Somebody Else"
 
 A question about the target is run with the hidden states of the target's name, after one block, replaced by those of
 another name in the same question: at the name's last token, where ROCR writes, and at all of its tokens. If the gold

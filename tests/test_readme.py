@@ -36,6 +36,15 @@ def test_every_command_of_the_readme_can_be_read(command: str) -> None:
     assert len(chosen(options.methods, options.sets, mini=False)) == sum(m.base != "original" for m in options.methods)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_starts_as_it_says(path: Path) -> None:
+    assert f"    python -m benchmarks.{path.stem} " in path.read_text(encoding="utf-8")
+    command = [sys.executable, "-m", f"benchmarks.{path.stem}", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """A copy of the code with both examples of the README, entered as it says."""
