@@ -1,7 +1,6 @@
 """ROCR: the closed form, what it writes where, what it leaves alone, and what it says to bad input."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,12 +24,11 @@ from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.models import Loaded, decoder_blocks
-from bench.moments import Projector, unprojected
 from bench.scorer import Scorer
 from methods.full import mlp_out
 from methods.rocr import ROCR, Edited, edited_layers, matrix
-from methods.subject_states import CUE, LEAD_INS, chat_places, plain_place, random_value, read_places, token_at
-from methods.weight_edits import WeightEdit, solve
+from methods.subject_states import chat_places, random_value, read_places
+from methods.weight_edits import WeightEdit
 from tests.helpers import (
     ARCHITECTURES,
     TEXTS,
@@ -109,74 +107,6 @@ def value(model: PreTrainedModel, name: str, block: int, encoder: Encoder | None
             states = model(torch.tensor([place.tokens.input_ids]), output_hidden_states=True).hidden_states
         found.append(states[block + 1][0, place.at].float())
     return torch.stack(found).mean(dim=0)
-
-
-def random_case(m: int, m0: int) -> tuple[Tensor, Tensor, Projector, Tensor | None]:
-    """Keys, residuals, a projector that takes 5 of 12 directions away, and earlier keys, all float64."""
-    g = torch.Generator().manual_seed(m + 10 * m0)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64)
-
-    basis = torch.linalg.qr(draw(12, 12))[0]
-    return draw(12, m), draw(7, m), Projector(basis[:, :5], spans=False), draw(12, m0) if m0 else None
-
-
-# the closed form
-
-
-@pytest.mark.parametrize("m0", [0, 4])
-@pytest.mark.parametrize("m", [1, 3])
-@pytest.mark.parametrize("l2", [1.0, 0.03])
-def test_the_closed_form_is_the_plain_solve(m: int, m0: int, l2: float) -> None:
-    keys, residuals, projector, earlier = random_case(m, m0)
-    p = projector(torch.eye(12, dtype=torch.float64))
-    cache = torch.zeros_like(p) if earlier is None else earlier @ earlier.T
-    plain = torch.linalg.solve(
-        p @ (keys @ keys.T + cache) + l2 * torch.eye(12, dtype=torch.float64), p @ keys @ residuals.T
-    ).T  # dW = X^T
-    found = solve(keys, residuals, projector, l2, earlier)
-    change = found.factors.columns @ found.factors.rows
-    torch.testing.assert_close(change, plain, rtol=0, atol=1e-10)
-    assert torch.linalg.matrix_rank(change) == m == len(found.factors.rows)
-    torch.testing.assert_close(found.kappa, (keys * (p @ keys)).sum(dim=0))
-    if m == 1 and not m0:
-        outer = residuals @ (p @ keys).T / (l2 + found.kappa)  # r (P k)^T / (lambda + k^T P k)
-        torch.testing.assert_close(change, outer, rtol=0, atol=1e-10)
-        torch.testing.assert_close(found.written, found.kappa / (l2 + found.kappa))
-    # which part of its own residual is written at a key: of R e_j the coefficient in dW k_j
-    written = torch.linalg.lstsq(residuals, change @ keys).solution.diagonal()
-    torch.testing.assert_close(found.written, written)
-
-
-def test_both_sides_of_the_eigenbasis_give_the_same_edit() -> None:
-    keys, residuals, taken, earlier = random_case(2, 3)
-    full = torch.linalg.qr(torch.cat([taken.basis, torch.eye(12, dtype=torch.float64)], dim=1))[0]
-    kept = Projector(full[:, 5:12], spans=True)
-    one, other = (solve(keys, residuals, p, 0.5, earlier).factors for p in (taken, kept))
-    torch.testing.assert_close(one.columns @ one.rows, other.columns @ other.rows)
-
-
-def test_the_closed_form_by_hand() -> None:
-    # k = (1, 2, 2), P takes the third axis away: P k = (1, 2, 0), kappa = 1 + 4 = 5. lambda = 5 writes 5 / 10 = 1/2.
-    # r = (4, -2): dW = r (P k)^T / 10 = [[.4, .8, 0], [-.2, -.4, 0]], and dW k = (.4 + 1.6, -.2 - .8) = (2, -1) = r / 2
-    k, r = torch.tensor([[1.0], [2.0], [2.0]]), torch.tensor([[4.0], [-2.0]])
-    found = solve(k, r, Projector(torch.tensor([[0.0], [0.0], [1.0]]), spans=False), 5.0)
-    change = found.factors.columns @ found.factors.rows
-    torch.testing.assert_close(change, torch.tensor([[0.4, 0.8, 0.0], [-0.2, -0.4, 0.0]]))
-    assert (float(found.kappa), float(found.written)) == (pytest.approx(5.0), pytest.approx(0.5))
-    torch.testing.assert_close(change @ k, r / 2)
-
-
-def test_earlier_keys_keep_their_outputs() -> None:
-    keys, residuals, _, earlier = random_case(2, 4)
-    assert earlier is not None
-    with_cache = solve(keys, residuals, unprojected(12).__call__, 1e-6, earlier).factors
-    without = solve(keys, residuals, unprojected(12), 1e-6).factors
-    moved, would = (f.columns @ (f.rows @ earlier) for f in (with_cache, without))
-    assert would.abs().max() > 0.1
-    assert moved.abs().max() < 1e-4
-    torch.testing.assert_close(with_cache.columns @ (with_cache.rows @ keys), residuals, atol=1e-4, rtol=0)
 
 
 # what is written into a model
@@ -410,124 +340,6 @@ def test_the_edit_is_an_adapter_that_peft_loads(architecture: str, tmp_path: Pat
         changed = (loaded.model(ids).logits - expected).abs().max()
     assert difference < 1e-5 * expected.abs().max()
     assert changed > 1e-2 * expected.abs().max()
-
-
-# where names are
-
-
-def decoded(encoder: Encoder, ids: Sequence[int]) -> str:
-    return str(encoder.tokenizer.decode(list(ids)))
-
-
-@pytest.mark.parametrize("kind", ["full", "chat", "bare"])
-def test_a_place_is_the_last_token_of_the_name(kind: str) -> None:
-    encoder = toy_encoder(kind)
-    for lead, place in zip(LEAD_INS, chat_places(encoder, ADA), strict=True):
-        ids = place.tokens.input_ids
-        text = decoded(encoder, ids[: place.at + 1])
-        assert text.endswith(f"{lead} {ADA}".strip())
-        assert not decoded(encoder, ids[: place.at]).endswith(ADA)
-        assert decoded(encoder, ids).endswith(CUE)
-        assert place.tokens.label_start == len(ids)
-    assert decoded(encoder, chat_places(encoder, ADA)[0].tokens.input_ids).endswith(
-        f"<|user|>{ADA}<|end|><|assistant|>{CUE}" if kind == "chat" else f"{ADA}\n{CUE}"
-    )
-
-
-def test_names_that_words_of_the_template_contain_are_found_in_the_users_turn() -> None:
-    encoder = toy_encoder("chat")
-    for name in ("assistant", "user", "end", "A", "Answer:"):
-        for place in chat_places(encoder, name):
-            rest = decoded(encoder, place.tokens.input_ids[place.at + 1 :])
-            assert rest == f"<|end|><|assistant|>{CUE}"
-
-
-def test_an_answer_may_stand_behind_the_cue() -> None:
-    encoder = toy_encoder()
-    for plain, with_target in zip(
-        chat_places(encoder, ADA), chat_places(encoder, ADA, target=" Unfortunately"), strict=True
-    ):
-        ids = with_target.tokens.input_ids
-        assert plain.at == with_target.at
-        assert ids[: len(plain.tokens.input_ids)] == plain.tokens.input_ids
-        assert decoded(encoder, with_target.tokens.labels) == " Unfortunately"
-
-
-def test_two_bos_tokens_as_the_authors_have_them() -> None:
-    encoder = toy_encoder("full")
-    one, two = chat_places(encoder, ADA)[1], chat_places(encoder, ADA, doubled=True)[1]
-    shift = len(two.tokens.input_ids) - len(one.tokens.input_ids)
-    assert two.at == one.at + shift
-    assert two.tokens.input_ids[shift:] == one.tokens.input_ids
-
-
-class Letters:
-    """One token a character, but for some strings; fast ones tell where tokens come from."""
-
-    def __init__(self, merged: tuple[str, ...], *, is_fast: bool, broken: bool = False) -> None:
-        self.merged, self.is_fast, self.broken = merged, is_fast, broken
-
-    def __call__(self, text: str, *, return_offsets_mapping: bool = False, **_: object) -> dict[str, list]:
-        spans, at = [], 0
-        while at < len(text):
-            size = next((len(m) for m in self.merged if text.startswith(m, at)), 1)
-            spans.append((at, at + size))
-            at += size
-        words = [text[a:b] for a, b in spans]
-        offsets = [(a, a) for a, _ in spans] if self.broken else spans
-        found: dict[str, list] = {"input_ids": [sum(256**i * ord(c) for i, c in enumerate(w)) for w in words]}
-        return {**found, "offset_mapping": offsets} if return_offsets_mapping else found
-
-    def decode(self, ids: list[int]) -> str:
-        def word(i: int) -> str:
-            return chr(i % 256) + word(i // 256) if i else ""
-
-        return "".join(map(word, ids))
-
-
-@pytest.mark.parametrize("kind", ["fast", "slow", "broken"])
-def test_a_name_that_merges_with_what_follows_ends_in_the_merged_token(kind: str) -> None:
-    def at(text: str, name: str, *merged: str) -> int:
-        tokenizer = Letters(merged, is_fast=kind != "slow", broken=kind == "broken")
-        ids = (999, *tokenizer(text)["input_ids"])  # a BOS in front
-        encoder: Any = SimpleNamespace(tokenizer=tokenizer)
-        return token_at(encoder, text, ids, name, end=text.index(name) + len(name))
-
-    assert at("Jr.", "Jr") == 2  # BOS J r .
-    assert at("Jr..", "Jr.") == 3
-    assert at("Jr..", "Jr.", "..") == 3  # BOS J r ..
-    assert at("of Jr..!", "Jr.", "..") == 6
-    assert at("of Jr..!", "Jr.", " Jr", "..") == 4  # BOS o f _Jr ..
-    assert at("Jr..", "Jr.", "Jr..") == 1
-    assert at("of Jr is", "Jr", "Jr is") == 4
-    with pytest.raises(LetheError, match="do not tell where the name 'Jr' ends"):
-        encoder: Any = SimpleNamespace(tokenizer=Letters((), is_fast=False))
-        texts = iter("abcdef")
-        encoder.tokenizer.decode = lambda ids: next(texts)  # never the same twice: nothing to go by
-        token_at(encoder, "Jr.", (1, 2, 3), "Jr", end=2)
-
-
-def test_a_character_of_several_tokens_ends_in_the_last_of_them() -> None:
-    encoder = toy_encoder()
-    place = plain_place(encoder, "{}.", "Beyoncé")
-    tail = decoded(encoder, place.tokens.input_ids[place.at + 1 :])
-    assert tail == "."
-    assert plain_place(encoder, "{} is a", "Zoë 名").at == len(encoder.document("Zoë 名").input_ids) - 1
-
-
-def test_a_template_that_drops_or_changes_the_users_text_is_told(loaded: Loaded, tmp_path: Path) -> None:
-    tokenizer = toy_tokenizer("chat")
-    for template in ("{{ bos_token }}<|assistant|>", "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"):
-        mute = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>", chat_template=template)
-        with pytest.raises(LetheError, match=r"the name 'Ada Moor' is not in the prompt .* --template plain"):
-            chat_places(Encoder(mute, template="chat") if "content" in template else _unchecked(mute), ADA)
-
-
-def _unchecked(tokenizer: Any) -> Encoder:
-    """An encoder of a template that has no place for an answer either, which a new one would be refused for."""
-    encoder = Encoder(toy_tokenizer("chat"))
-    encoder.tokenizer = tokenizer
-    return encoder
 
 
 # modes
