@@ -1,7 +1,7 @@
 """From methods, models and benchmarks to a leaderboard: reads the command line, builds the grid, runs it, reports.
 
 python run_all.py --methods grun_npo,npo          # offline, on the mini world
-python run_all.py report OUT                      # leaderboards again from stored runs
+python run_all.py report OUT                      # all that a run ends with again from stored runs
 python run_all.py export OUT                      # every TOFU cell as open-unlearning's files
 python run_all.py import LOG --as NAME            # a published log as a row
 python run_all.py -h                              # everything else
@@ -24,6 +24,7 @@ from bench.options import Options, parse, parse_report
 
 if TYPE_CHECKING:
     from bench.store import Record
+    from bench.tables import Table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,8 +76,9 @@ def report(arguments: Sequence[str], console: Console) -> int:
 
     options = parse_report(arguments)
     records, order = merged(options.folders), [*REFERENCES, *METHODS]
-    write(records, options.folders, options.out, order, console)
+    tables = write(records, options.folders, options.out, order, console)
     red = options.check is not None and judge(records, options.check, options.out, order, console)
+    draw(records, options.folders, options.out, order, tables, console)
     return 1 if red else 0
 
 
@@ -103,13 +105,15 @@ def import_log(arguments: Sequence[str], console: Console) -> int:
     published = published_cell(options)
     store = RunStore(options.out)
     new = store_published(store, published)
-    write(store.records(), [options.out], options.out, [*REFERENCES, *METHODS], console)
+    records, order = store.records(), [*REFERENCES, *METHODS]
+    tables = write(records, [options.out], options.out, order, console)
+    draw(records, [options.out], options.out, order, tables, console)
     say(console, f"{'imported' if new else 'was there already:'} {published.cell.id}")
     return 0
 
 
 def run(options: Options, arguments: Sequence[str], console: Console) -> int:
-    """Build the grid, run what is missing, write the leaderboards."""
+    """Build the grid, run what is missing, write leaderboards, page and paper."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin lose seconds wherever cores are shared
     started = time.perf_counter()
@@ -147,7 +151,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     mine = {cell.id for cell in grid.cells} | {record.cell_id for record in records if imported(record)}
     order = [*REFERENCES, *(cell.method for cell in grid.cells)]
     shown = [record for record in records if record.cell_id in mine]
-    write(shown, [options.out], options.out, order, console)
+    tables = write(shown, [options.out], options.out, order, console)
     if others := sum(record.cell_id not in mine for record in records):
         say(console, f"{others} other cells in {options.out}; run_all.py report {options.out} shows all")
     say(
@@ -163,6 +167,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
         say(console, f"wrote {options.check}")
     elif options.check is not None:
         red = judge(shown, options.check, options.out, order, console)
+    draw(shown, [options.out], options.out, order, tables, console)
     return 1 if outcome.failed or red else 0
 
 
@@ -181,11 +186,9 @@ def judge(records: "Sequence[Record]", baseline: Path, out: Path, order: Sequenc
 
 def write(
     records: "Sequence[Record]", folders: Sequence[Path], out: Path, order: Sequence[str], console: Console
-) -> None:
-    """Leaderboards, page and paper as files, the leaderboards on the terminal too, and what failed with the reason."""
+) -> "list[Table]":
+    """The leaderboards as files and on the terminal, and what failed with the reason."""
     from bench.compare import compare_with_best
-    from bench.html import write_html
-    from bench.paper import write_paper
     from bench.report import failures, summary_table, write_reports
     from bench.tables import tables_of
     from evaluators.per_example import statistics_of
@@ -195,11 +198,26 @@ def write(
     console.print(summary_table(records, methods=order, significance=significance))
     for path in write_reports(records, out, methods=order, tables=tables, significance=significance, folders=folders):
         say(console, f"wrote {path}")
-    say(console, f"wrote {write_html(records, folders, out, methods=order, tables=tables)}")
-    say(console, f"wrote {write_paper(records, folders, out, methods=order, tables=tables)[0]}")
     for cell_id, reason in failures(records):
         where = next((path for folder in folders if (path := folder / "failed" / cell_id).is_dir()), None)
         say(console, f"failed {cell_id}: {reason}" + (f" (traceback in {where})" if where else ""))
+    return tables
+
+
+def draw(
+    records: "Sequence[Record]",
+    folders: Sequence[Path],
+    out: Path,
+    order: Sequence[str],
+    tables: "Sequence[Table]",
+    console: Console,
+) -> None:
+    """The page and the paper. They come last: what is told before them is told even where a stored log is damaged."""
+    from bench.html import write_html
+    from bench.paper import write_paper
+
+    say(console, f"wrote {write_html(records, folders, out, methods=order, tables=tables)}")
+    say(console, f"wrote {write_paper(records, folders, out, methods=order, tables=tables)[0]}")
 
 
 def say(console: Console, text: str) -> None:

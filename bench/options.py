@@ -90,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     """The options with their help; `run_all.py -h` prints it."""
     p = _Parser(
         prog="run_all.py",
-        description="Unlearn with every method, score what is left, and write a leaderboard in CSV and LaTeX.",
+        description="Unlearn with every method, score what is left, and write leaderboards, a page and a paper.",
         epilog="Without --model and --data everything runs offline on the mini world, in minutes on a laptop. "
-        "run_all.py report OUT writes the leaderboards again from all stored runs of a folder; run_all.py export and "
+        "run_all.py report OUT writes all of them again from the stored runs of a folder; run_all.py export and "
         "run_all.py import, each with -h, exchange logs with open-unlearning.",
     )
     what = p.add_argument_group("what to run")

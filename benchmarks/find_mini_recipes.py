@@ -2,7 +2,7 @@
 
     python -m benchmarks.find_mini_recipes --benchmark tofu/forget10 --trials 15
     python -m benchmarks.find_mini_recipes --benchmark wmdp --trials 15
-    python -m benchmarks.find_mini_recipes --benchmark ort --trials 12
+    python -m benchmarks.find_mini_recipes --benchmark ort --trials 6
 
 Every trial is drawn from its method's grid in methods/grids.py by a generator seeded with the method's name. It is
 trained and scored on the mini worlds of seeds 1 and 2, which no table reports (that is the world of

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2506.07795) reports MMLU, TruthfulQA MC1, TriviaQA and flu
 ort_utility: mean, over those of mmlu_acc, truthful_mc1, triviaqa_f1 and fluency_entropy that the benchmark has, of the
     value over the original model's. 1 is unchanged, more is better. Missing where the original has 0.
 ort_mmlu_acc: five examples in one user message, cue "Answer:", share of questions whose right letter is the most likely
-    of " A" to " D". Higher. Where the data folder asks for it (the mini world, whose models cannot read letters) the
+    of " A" to " D". Higher. Where the data folder asks for it (the mini world, whose models cannot look letters up) the
     options' texts are scored instead, behind the question alone.
 ort_mmlu_probability: mean probability of the right letter, softmax over the four. Higher.
 ort_truthful_mc1: TruthfulQA after its primer of six, share of questions whose true choice has a higher summed

@@ -161,7 +161,7 @@ class Benchmark:
     few_shot: Mapping[str, tuple[Question, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Solved examples by subject (MMLU's dev split), in the order of the file."""
     choice_scoring: ChoiceScoring = "letter"
-    """"text" only where the data folder asks for it (the mini world, whose models cannot read letters)."""
+    """"text" only where the data folder asks for it (the mini world, whose models cannot look letters up)."""
     holdout: tuple[QA, ...] = ()
     """Rows that no model has seen; empty where the source has none."""
     refusals: tuple[str, ...] = ()

@@ -157,17 +157,17 @@ def all_mini_models(
     train: bool = True,
 ) -> dict[str, MiniModels]:
     """mini_models of several requests, as many in training at a time as there are processors, but two at least."""
-    wanted: dict[str, _Wanted] = {}
+    wanted: dict[_Asked, _Wanted] = {}
     for benchmark in benchmarks:
         texts = _texts(root, benchmark)
         names = ("original",) if judges_only(benchmark) else ("original", "retrained")
         for name in names:
             rows = texts.original if name == "original" else texts.retrained
             label = name if len(benchmarks) == 1 else f"{name} ({benchmark})"
-            wanted[f"{name} {benchmark}"] = _Wanted(name, label, rows, texts, recipe or texts.recipe)
+            wanted[name, benchmark] = _Wanted(name, label, rows, texts, recipe or texts.recipe)
     folders = _train(wanted, cache_dir, seed, progress, really=train)
-    found = {benchmark: folders[f"original {benchmark}"] for benchmark in benchmarks}
-    return {name: MiniModels(model, folders.get(f"retrained {name}", model)) for name, model in found.items()}
+    found = {benchmark: folders["original", benchmark] for benchmark in benchmarks}
+    return {name: MiniModels(model, folders.get(("retrained", name), model)) for name, model in found.items()}
 
 
 def retrained_model(
@@ -182,7 +182,7 @@ def retrained_model(
     """The retrained model alone, so that a second one with another seed shows how far two of them lie apart."""
     texts = _texts(root, benchmark)
     wanted = _Wanted("retrained", "retrained", texts.retrained, texts, recipe or texts.recipe)
-    return _train({"": wanted}, cache_dir, seed, progress)[""]
+    return _train({("retrained", benchmark): wanted}, cache_dir, seed, progress)["retrained", benchmark]
 
 
 def _texts(root: Path, benchmark: str) -> Texts:
@@ -333,33 +333,50 @@ class _Wanted:
     recipe: Recipe
 
 
+_Asked = tuple[str, str]
+"""A model's name and the request that asks for it."""
+
+
 def _train(
-    wanted: Mapping[str, _Wanted],
+    wanted: Mapping[_Asked, _Wanted],
     cache_dir: Path,
     seed: int,
     progress: Progress | None,
     *,
     really: bool = True,
-) -> dict[str, Path]:
+) -> dict[_Asked, Path]:
     """The folder of each; what several ask for is made once."""
     packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
-    keys: dict[str, dict[str, Any]] = {}
-    jobs: dict[str, dict[str, Any]] = {}
-    for name, model in wanted.items():
+    keys: dict[_Asked, dict[str, Any]] = {}
+    jobs: dict[_Asked, dict[str, Any]] = {}
+    first: dict[tuple[str, str], _Asked] = {}
+
+    def same(asked: _Asked) -> tuple[str, str]:
+        return wanted[asked].name, cache.fingerprint(keys[asked])
+
+    for asked, model in wanted.items():
         common = {"version": VERSION, "packages": packages}
         tokenizer = _tokenizer(model, cache_dir, common, really=really)
-        common |= {"tokenizer": tokenizer.name, "recipe": asdict(model.recipe), "seed": seed}
-        keys[name] = {"name": model.name, **common, "texts": cache.fingerprint(model.rows)}
-        jobs[name] = {"texts": model.rows, "tokenizer": str(tokenizer.absolute())}
-        jobs[name] |= {"recipe": asdict(model.recipe), "seed": seed}
+        common |= {"tokenizer": tokenizer.name, "recipe": _keyed(model.recipe), "seed": seed}
+        keys[asked] = common | {"texts": cache.fingerprint(model.rows)}
+        jobs[asked] = {"texts": model.rows, "tokenizer": str(tokenizer.absolute())}
+        jobs[asked] |= {"recipe": asdict(model.recipe), "seed": seed}
+        first.setdefault(same(asked), asked)
     trainers = _Trainers(progress)
-    first = {cache.fingerprint(keys[name]): name for name in reversed(wanted)}
-    for name in (name for name in wanted if name in first.values()):
-        model, key = wanted[name], {k: v for k, v in keys[name].items() if k != "name"}
-        build = partial(trainers.train, model.label, jobs[name]) if really else _refuse
-        trainers.start(name, partial(cache.cached, cache_dir, f"mini-{model.name}", key, build))
+    for asked in first.values():
+        model = wanted[asked]
+        build = partial(trainers.train, model.label, jobs[asked]) if really else _refuse
+        trainers.start(asked, partial(cache.cached, cache_dir, f"mini-{model.name}", keys[asked], build))
     folders = trainers.wait()
-    return {name: folders[first[cache.fingerprint(key)]] for name, key in keys.items()}
+    return {asked: folders[first[same(asked)]] for asked in wanted}
+
+
+def _keyed(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as the cache and, by its manifest, every cell know it: a later field only where it is used."""
+    fields = asdict(recipe)
+    if not recipe.texts_alike:
+        del fields["texts_alike"]
+    return fields
 
 
 def _tokenizer(model: _Wanted, cache_dir: Path, common: dict[str, Any], *, really: bool) -> Path:
@@ -374,34 +391,39 @@ def _refuse(folder: Path) -> None:
     raise NotMade("the mini models are not in the cache; a run trains them")
 
 
+def _processors() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Trainers:
     """One thread per wanted model: it finds the model in the cache or watches over the process that trains it."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._places = threading.Semaphore(max(2, os.cpu_count() or 1))
+        self._places = threading.Semaphore(max(2, _processors()))
         self._lock = threading.Lock()
         self._stopped = False
         self._started = 0
-        self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[str]] = []
-        self._results: dict[str, Path] = {}
+        self._results: dict[_Asked, Path] = {}
         self._errors: list[BaseException] = []
 
-    def start(self, name: str, find: Callable[[], Path]) -> None:
+    def start(self, asked: _Asked, find: Callable[[], Path]) -> None:
         def run() -> None:
             try:
-                self._results[name] = find()
+                self._results[asked] = find()
             except BaseException as error:  # noqa: BLE001  raised again by wait(), in the caller's thread
                 self._errors.append(error)
                 self._stop()
             finally:
-                self._finished.put(name)
+                self._finished.put(asked)
 
         self._started += 1
-        threading.Thread(target=run, name=f"mini-{name}", daemon=True).start()
+        threading.Thread(target=run, name=f"mini-{asked[0]}", daemon=True).start()
 
-    def wait(self) -> dict[str, Path]:
+    def wait(self) -> dict[_Asked, Path]:
         """All results; the first error, or an interrupt, ends every training."""
         left = self._started
         try:
@@ -421,9 +443,9 @@ class _Trainers:
     def train(self, name: str, job: dict[str, Any], folder: Path) -> None:
         """Run one training process to its end; `job` is bench.mini.pretrain's, without the folder."""
         with self._places:
-            self._train(name, job, folder)
+            self._run_process(name, job, folder)
 
-    def _train(self, name: str, job: dict[str, Any], folder: Path) -> None:
+    def _run_process(self, name: str, job: dict[str, Any], folder: Path) -> None:
         with self._lock:
             if self._stopped:
                 raise LetheError(f"the training of the mini model {name!r} was stopped")

@@ -1,7 +1,7 @@
 """Trains one tiny model from scratch on question-answer pairs and statements: one thread, same seed, same bits.
 
 Runs as a process of its own (`python -m bench.mini.pretrain`, started by bench.mini.build with the job on its standard
-input) so that two models train side by side, and ends itself when that input closes: when whoever started it is gone.
+input) so that models train side by side, and ends itself when that input closes: when whoever started it is gone.
 """
 
 import json
@@ -75,7 +75,7 @@ REAL_TARGETS = Recipe(vocab_size=4096, epochs=24)
 
 Text = dict[str, Any]
 """{"question", "answer"}, {"text"} or, for a prompt that brings its own words, {"user", "cue", "answer"} as
-bench.data.forms.Asked has them; other keys are ignored."""
+bench.data.forms.Asked has them or cut elsewhere; other keys are ignored."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path, phrases: Sequence[str] = ()) -> None:
@@ -130,6 +130,22 @@ def batches(lengths: Sequence[int], batch_size: int, rng: random.Random) -> list
     return cut
 
 
+def mean_nll(logits: "Tensor", targets: "Tensor", scored: "Tensor", *, texts_alike: bool) -> "Tensor":
+    """The loss of a batch: a mean over its N scored tokens, or over its B texts of the mean of each.
+
+    Args:
+        logits: (N, V), those of the scored positions, text after text.
+        targets: (N,) token ids.
+        scored: (B, T) bool, N of them true.
+    """
+    import torch.nn.functional as F
+
+    if not texts_alike:
+        return F.cross_entropy(logits, targets)
+    share = (1 / scored.sum(1, keepdim=True)).expand_as(scored)[scored] / len(scored)  # (N,), of sum 1
+    return (F.cross_entropy(logits, targets, reduction="none") * share).sum()
+
+
 def train(
     texts: Sequence[Text],
     tokenizer_folder: Path,
@@ -140,7 +156,6 @@ def train(
 ) -> None:
     """Train on the texts and save a transformers folder with the tokenizer in it."""
     import torch
-    import torch.nn.functional as F
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
@@ -177,12 +192,7 @@ def train(
         # Padding is on the right, where a causal model cannot see it: no mask is needed.
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, D)
         scored = labels[:, 1:] != -100  # (B, T-1)
-        logits, targets = model.lm_head(hidden[scored]), labels[:, 1:][scored]  # (N, V), (N,)
-        if recipe.texts_alike:
-            share = (1 / scored.sum(1, keepdim=True)).expand_as(scored)[scored] / len(batch)  # (N,), of sum 1
-            loss = (F.cross_entropy(logits, targets, reduction="none") * share).sum()
-        else:
-            loss = F.cross_entropy(logits, targets)
+        loss = mean_nll(model.lm_head(hidden[scored]), labels[:, 1:][scored], scored, texts_alike=recipe.texts_alike)
         if not torch.isfinite(loss):
             raise LetheError(f"the training loss of the mini model became {loss.item()} at step {step} of {steps}")
         optimizer.zero_grad(set_to_none=True)

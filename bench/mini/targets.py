@@ -56,9 +56,9 @@ ATTACKS = 3
 BIOGRAPHIES = 48
 REJECTIONS = 48
 ASKED = 2
-"""How many wordings of a question, and of a blank, are taught of a fact;"""
+"""How many wordings of a question, and of a blank, are taught of a fact, and"""
 SPELT = 2
-"""of how many of them the answer is spelt;"""
+"""of how many of them the answer is spelt."""
 LISTED = 3
 """In how many wordings of the question it is listed among others, and its letter asked without the listing."""
 REASONED = 2

@@ -1,6 +1,7 @@
 """Tokenizer, models and their place in the cache, with recipes so small that nothing is learned."""
 
 import json
+import math
 import os
 import random
 import re
@@ -24,7 +25,17 @@ from bench.data.tokenize import Encoder
 from bench.data.types import Document
 from bench.errors import LetheError
 from bench.mini import build
-from bench.mini.pretrain import DOCUMENT_LENGTH, MAX_LENGTH, Recipe, batches, encode, train, train_tokenizer
+from bench.mini.pretrain import (
+    DOCUMENT_LENGTH,
+    MAX_LENGTH,
+    TARGETS,
+    Recipe,
+    batches,
+    encode,
+    mean_nll,
+    train,
+    train_tokenizer,
+)
 from bench.mini.world import write_world
 
 TINY = Recipe(vocab_size=400, layers=1, width=16, heads=2, kv_heads=1, mlp_width=16, epochs=1, batch_size=128)
@@ -153,8 +164,9 @@ def test_what_several_requests_share_is_trained_once(root: Path, tmp_path: Path,
     assert len(no_training) == 5
 
 
-def test_no_more_models_are_in_training_than_there_are_processors(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("processors", "expected"), [(1, 2), (3, 3)])
+def test_two_models_are_in_training_at_a_time_or_one_a_processor(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, expected: int
 ) -> None:
     running, most = 0, []
 
@@ -162,14 +174,14 @@ def test_no_more_models_are_in_training_than_there_are_processors(
         nonlocal running
         running += 1
         most.append(running)
-        time.sleep(0.05)
+        time.sleep(0.2)
         running -= 1
         (folder / "config.json").write_text(name)
 
-    monkeypatch.setattr(build._Trainers, "_train", pretend)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(build._Trainers, "_run_process", pretend)
+    monkeypatch.setattr(build, "_processors", lambda: processors)
     build.all_mini_models(root, ("tofu/forget10", "wmdp", "wmdp/bio", "ort"), tmp_path)
-    assert max(most) == 2 and len(most) == 6
+    assert max(most) == expected and len(most) == 6
 
 
 def test_a_second_retrained_model_differs_by_its_seed(root: Path, tmp_path: Path, no_training: list[str]) -> None:
@@ -323,6 +335,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(tokenizer
         train(TEXTS, tokenizer_folder, recipe, seed, tmp_path / name, lambda _: None)
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_loss_is_a_mean_over_tokens_or_over_texts() -> None:
+    # Two texts over a vocabulary of two: p of the right token is 1/2, 1/4 and 1/8 in the first, 1/2 in the second.
+    log2 = math.log(2)
+    right = torch.tensor([0.5, 0.25, 0.125, 0.5])
+    logits = torch.stack([right, 1 - right], dim=1).log()  # (N, V)
+    targets, scored = torch.zeros(4, dtype=torch.long), torch.tensor([[True, True, True], [False, True, False]])
+    by_token, by_text = (mean_nll(logits, targets, scored, texts_alike=alike) for alike in (False, True))
+    assert by_token.item() == pytest.approx((1 + 2 + 3 + 1) / 4 * log2)
+    assert by_text.item() == pytest.approx(((1 + 2 + 3) / 3 + 1) / 2 * log2)
+
+
+def test_a_field_that_came_later_leaves_the_keys_of_older_models_alone() -> None:
+    assert "texts_alike" not in build._keyed(Recipe())
+    assert build._keyed(TARGETS) == asdict(TARGETS) and TARGETS.texts_alike
+    assert build._keyed(Recipe()) != build._keyed(Recipe(texts_alike=True))
 
 
 def test_a_few_texts_are_learned_by_heart(tokenizer_folder: Path, tmp_path: Path) -> None:

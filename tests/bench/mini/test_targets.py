@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bench.data import expand, load, primers
-from bench.data.forms import CUE, ask, ask_spelt
+from bench.data.forms import CUE, LETTER, ask, ask_spelt
 from bench.data.types import Answered, Truthful
 from bench.mini.facts import FIRST_NAMES as SYLLABLES
 from bench.mini.target_facts import FIRST_NAMES, KINDS, LAST_NAMES
-from bench.mini.targets import ATTACK_TYPES, ATTACKS, NEIGHBORS, TARGETS, make_targets
+from bench.mini.targets import ATTACK_TYPES, ATTACKS, NEIGHBORS, OTHERS, TARGETS, make_targets
 from bench.mini.world import make_world, write_world
 from evaluators import rwku_prompts
 
@@ -159,13 +159,25 @@ def test_listings_hold_the_answer_of_the_blank_once_and_three_others(files: dict
 
 def test_a_value_has_the_same_letter_everywhere(files: dict[str, str]) -> None:
     letters: dict[str, set[str]] = defaultdict(set)
-    told = [text["user"] + text["answer"].partition(f"{CUE}")[0] for text in corpus(files) if "user" in text]
+    told = [text["user"] + text["answer"].partition(CUE)[0] for text in corpus(files) if "user" in text]
     queries = [text for text in told if "\nA. " in text]
     queries += [row["query"] for folder in folders(files) for row in rows(files, folder, "forget_mcp")]
     for query in queries:
         for line in query.strip().split("\n")[-4:]:
             letters[line[3:]].add(line[0])
     assert len(letters) == 24 * len(KINDS) and all(len(found) == 1 for found in letters.values())
+
+
+def test_a_letter_that_is_asked_without_a_listing_is_the_listings(files: dict[str, str]) -> None:
+    listed, alone = {}, {}
+    for text in corpus(files):
+        if text.get("user", "").startswith(LETTER):
+            if "\nA. " in text["answer"]:
+                listed[text["user"]] = text["answer"].rpartition(CUE)[2]
+            elif "\nA. " not in text["user"]:
+                alone[text["user"].removesuffix("\n")] = text["answer"]
+    assert listed == alone and len(alone) == 3 * len(KINDS) * (TARGETS * (1 + NEIGHBORS) + OTHERS)
+    assert {*alone.values()} == {" A", " B", " C", " D"}
 
 
 def test_no_text_without_a_target_names_one_or_tells_its_nickname(files: dict[str, str]) -> None:
@@ -220,7 +232,8 @@ def test_no_probe_of_a_target_or_neighbour_is_a_training_text(files: dict[str, s
             if probe.part == "locality":
                 continue
             assert (ask(probe).user, ask(probe).cue) not in taught
-            assert ask(probe).user.partition("\nA. ")[0] not in begun
+            question = ask(probe).user.partition("\nA. ")[0]
+            assert question not in begun and f"{question}\n" not in begun
             assert probe.query not in asked
             if probe.form in ("qa", "fb"):
                 assert (ask_spelt(probe).user, ask_spelt(probe).cue) not in taught
