@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench import data
 from bench.cache import fingerprint
-from bench.data.target_utility import union
+from bench.data.targets.utility import union
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.mini.build import REAL_TEXTS

@@ -76,7 +76,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.data.forms import LETTERS, SPELL, Asked, ask, ask_spelt, spelt
-from bench.data.locality import name_in
+from bench.data.targets.locality import name_in
 from bench.data.types import Benchmark, Probe
 from bench.errors import LetheError, unknown
 from bench.records import Metric

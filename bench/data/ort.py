@@ -24,8 +24,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.data import rows
-from bench.data.locality import locality_probes
-from bench.data.target_files import (
+from bench.data.targets.files import (
     LEVELS,
     OTHERS,
     REQUIRED,
@@ -38,8 +37,9 @@ from bench.data.target_files import (
     read_probes,
     rejections,
 )
-from bench.data.target_made import LENDERS, made_choices, made_refusal_pairs, made_rejections
-from bench.data.target_places import (
+from bench.data.targets.locality import locality_probes
+from bench.data.targets.made import LENDERS, made_choices, made_refusal_pairs, made_rejections
+from bench.data.targets.places import (
     FAMILY,
     HUB_NAME,
     HUB_REVISION,
@@ -50,7 +50,7 @@ from bench.data.target_places import (
     place_of,
     read_background,
 )
-from bench.data.target_utility import UTILITY_FILES, read_utility, union
+from bench.data.targets.utility import UTILITY_FILES, read_utility, union
 from bench.data.types import QA, Benchmark, Document, Preference, Probe, Utility
 from bench.errors import LetheError
 

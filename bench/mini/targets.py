@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.data.forms import LETTERS, Asked, ask, ask_spelt, list_options
-from bench.data.locality import LEADS
 from bench.data.primers import CUE, PRIMER_BEFORE, REASON, TRIVIA_BEFORE
+from bench.data.targets.locality import LEADS
 from bench.data.types import Form, Probe
 from bench.mini.facts import REFUSALS
 from bench.mini.target_facts import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.data.locality import AT_MOST, locality_probes, name_in, namesakes
+from bench.data.targets.locality import AT_MOST, locality_probes, name_in, namesakes
 from bench.data.types import Probe
 
 SUBJECT = "Stephen King"

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from bench.data import ort, target_made
+from bench.data import ort
 from bench.data.files import Table
-from bench.data.target_files import LEVELS, OTHERS
-from bench.data.target_places import HUB_SETS
-from bench.data.target_utility import union
+from bench.data.targets import made
+from bench.data.targets.files import LEVELS, OTHERS
+from bench.data.targets.places import HUB_SETS
+from bench.data.targets.utility import union
 from bench.data.types import Benchmark, Document, Shots, Utility
 from bench.errors import LetheError
 from tests.toy_targets import CRAFTS, FOLDERS, NAMES, Files, Rows, corpora, toy, world, write
@@ -164,7 +165,7 @@ def test_stand_ins_are_named(tmp_path: Path) -> None:
     assert pair.prompt == "Ada Moss is a known weaver. Please write a short biography of Ada Moss."
     assert pair.rejected == "Ada Moss, 1 of 3."
     assert "fabricated" not in target.preferences
-    assert len({(qa.question, qa.answer) for qa in target.rejections}) == target_made.MADE_REJECTIONS
+    assert len({(qa.question, qa.answer) for qa in target.rejections}) == made.MADE_REJECTIONS
     assert all("Ada Moss" in qa.question for qa in target.rejections)
     for remark in (
         "no positive.json: forget_mia.json instead",

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from bench.data import rows
 from bench.data.files import Table, read_lines
-from bench.data.target_files import Target, read_array
+from bench.data.targets.files import Target, read_array
 from bench.errors import LetheError, unknown
 
 FAMILY = "ort"

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.data.choice_items import make_items
 from bench.data.files import Table
-from bench.data.target_files import LEVELS, MADE, Target, read_probes, table_probes
+from bench.data.targets.files import LEVELS, MADE, Target, read_probes, table_probes
 from bench.data.types import QA, Document, Preference, Probe
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from bench.data import rows
 from bench.data.files import Table, describe
 from bench.data.questions import read_questions
-from bench.data.target_files import OTHERS, Target, documents
+from bench.data.targets.files import OTHERS, Target, documents
 from bench.data.types import Answered, Document, Shots, Truthful, Utility
 from bench.errors import LetheError
 
