@@ -74,8 +74,8 @@ def test_real_folders_give_as_many_rows_as_their_files_have(real_targets: Path) 
         )
         before = files_of(place)
         benchmark = ort.load(f"ort/{name}", real_targets)
-        made = {"forget_mcp": len(before["forget_level1"]), "neighbor_mcp": len(before["neighbor_level1"])}
-        expected = {stem: len(rows) for stem, rows in before.items()} | made
+        added = {"forget_mcp": len(before["forget_level1"]), "neighbor_mcp": len(before["neighbor_level1"])}
+        expected = {stem: len(rows) for stem, rows in before.items()} | added
         del expected["intro"]
         if "reject" not in before:
             expected["made_reject"] = 300
