@@ -4,6 +4,7 @@ Under a mean over several seeds stands its standard deviation, in small type; un
 bootstrap interval. What is too wide or too long for a page goes on in further tables.
 """
 
+import itertools
 import math
 import re
 import statistics
@@ -51,8 +52,8 @@ def typeset(layout: Layout) -> str:
         _Prepared(group.title, [_Figures(column, methods) for column in group.columns]) for group in layout.groups
     ]
     parts = _split(groups, _TEXT_WIDTH - label)
-    two_lines = any(any(figures.small.values()) for group in groups for figures in group.columns)
-    most = _LINES // (2 if two_lines else 1)
+    lines = 1 + max((len(texts) for group in groups for f in group.columns for texts in f.small.values()), default=0)
+    most = _LINES // lines
     chunks = [methods[at : at + most] for at in range(0, len(methods), most)]
     pieces = [(part, chunk) for chunk in chunks for part in parts]
     return "\n".join(_table(layout, part, chunk, number) for number, (part, chunk) in enumerate(pieces, start=1))
@@ -65,13 +66,14 @@ class _Figures:
         self.column = column
         rows = {method: row for method in methods if (row := column.row(method)) is not None}
         self.small = {method: _small(row, column.metric) for method, row in rows.items()}
-        """By method, what stands beneath the mean."""
+        """By method, the lines beneath the mean."""
         numbers = {method: _number(column.metric, row.mean(column.metric)) for method, row in rows.items()}
         self.format = _Format(numbers.values())
         places = column.table.places(column.metric)
         tied = column.table.tied.get(column.metric, frozenset())
         self.cells = {m: self.format.cell(number, places.get(m), tied=m in tied) for m, number in numbers.items()}
-        small = max((len(text.replace(r"$\pm$", "+")) * _SMALL_CHAR for text in self.small.values()), default=0.0)
+        texts = [text.replace(r"$\pm$", "+") for lines in self.small.values() for text in lines]
+        small = max((len(text) * _SMALL_CHAR for text in texts), default=0.0)
         self.width = max(self.format.width, small, _shown_width(column.heading)) + _GAP
         """An estimate in points, with the gap to the next."""
 
@@ -120,12 +122,13 @@ def _table(layout: Layout, groups: Sequence[_Prepared], methods: Sequence[str], 
     body: list[str] = []
     for method in methods:
         cells = [figures.cells.get(method, "") for figures in columns]
-        small = [figures.small.get(method, "") for figures in columns]
-        if body and any(small) and body[-1] != r"\midrule":
+        small = [figures.small.get(method, ()) for figures in columns]
+        below = [*itertools.zip_longest(*small, fillvalue="")]
+        if body and below and body[-1] != r"\midrule":
             body.append(r"\addlinespace[2pt]")
-        body.append(" & ".join([_label(method, below=any(small)), *cells]) + r" \\")
-        if any(small):
-            body.append(" & ".join(["", *(rf"{{\tiny {text}}}" if text else "" for text in small)]) + r" \\")
+        body.append(" & ".join([_label(method, below=len(below)), *cells]) + r" \\")
+        for texts in below:
+            body.append(" & ".join(["", *(rf"{{\tiny {text}}}" if text else "" for text in texts)]) + r" \\")
         if references and method == references[-1] and len(references) < len(methods):
             body.append(r"\midrule")
     first = rf"p{{{_BROAD_LABEL}\textwidth}}" if long else "l"
@@ -169,13 +172,14 @@ def _heading(groups: Sequence[_Prepared]) -> list[str]:
     ]
 
 
-def _label(method: str, *, below: bool) -> str:
-    """A long label breaks after its separators; with a second line of figures it stands beside both."""
+def _label(method: str, *, below: int) -> str:
+    """A long label breaks after its separators; with small lines of figures below it stands beside all of them."""
     text = escape_latex(method)
     if len(method) <= _LABEL:
         return text
     broken = r"\raggedright\hangindent=1em " + breakable(text)
-    return rf"\multirow[t]{{2}}{{\hsize}}{{{broken}}}" if below and len(method) <= 2 * _LABEL else broken
+    fits = below and len(method) <= (1 + below) * _LABEL
+    return rf"\multirow[t]{{{1 + below}}}{{\hsize}}{{{broken}}}" if fits else broken
 
 
 def _caption(layout: Layout, columns: Sequence[_Figures], number: int) -> str:
@@ -187,7 +191,7 @@ def _caption(layout: Layout, columns: Sequence[_Figures], number: int) -> str:
         seeds_of(tables) + (" (means)" if averaged(tables) else ""),
         *filter(None, [targets_of(tables), code_of(tables)]),
     ]
-    small = [text for figures in columns for text in figures.small.values()]
+    small = [text for figures in columns for texts in figures.small.values() for text in texts]
     sentences = [
         f"{layout.title} {', '.join(facts)}{' (continued)' if number > 1 else ''}.",
         *reading(tables, [figures.column.metric for figures in columns]),
@@ -204,13 +208,12 @@ def _shared(key: str, values: Sequence[str]) -> list[str]:
     return [f"{key} {breakable(escape_latex(values[0]))}"] if len(set(values)) == 1 else []
 
 
-def _small(row: Row, metric: str) -> str:
-    """What stands beneath a mean; empty where it is no mean."""
+def _small(row: Row, metric: str) -> tuple[str, ...]:
+    """What stands beneath a mean, line by line: of one over seeds the deviation, of one over targets the interval."""
     values = row.values(metric)
-    if len(values) > 1:
-        return r"$\pm$" + _number(metric, statistics.stdev(values))
+    lines = (r"$\pm$" + _number(metric, statistics.stdev(values)),) if len(values) > 1 else ()
     low, high = row.interval(metric)
-    return "" if math.isnan(low) else f"[{low:z.3f}, {high:z.3f}]"
+    return lines if math.isnan(low) else (*lines, f"[{low:z.3f}, {high:z.3f}]")
 
 
 def _number(metric: str, value: float) -> str:

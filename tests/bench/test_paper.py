@@ -90,6 +90,20 @@ def test_a_mean_over_targets_has_its_interval_beneath() -> None:
     assert "bootstrap interval over targets" in text and "mean over 2 targets" in text
 
 
+def test_a_mean_over_targets_and_seeds_has_both_beneath() -> None:
+    found = {(1, 0): 0.1, (2, 0): 0.5, (1, 1): 0.3, (2, 1): 0.7}  # by target and seed
+    records = [
+        cell(
+            "ga", [Metric(name="mean_forgetting", value=v, higher_is_better=True)], benchmark=f"ort/{t}_Ann_Lee", seed=s
+        )
+        for (t, s), v in found.items()
+    ]
+    text = typeset(headline(table_of(records), "x"))
+    # by seed the means are 0.3 and 0.5, sd 0.141; by target 0.2 and 0.6, between which the resampled means lie
+    assert body(text) == [["ga", "0.400"], ["", r"{\tiny $\pm$0.141}"], ["", r"{\tiny [0.200, 0.600]}"]]
+    assert "Small: standard deviation over seeds." in text and "bootstrap interval over targets" in text
+
+
 def test_what_is_not_told_apart_from_the_best_has_a_dagger() -> None:
     records = [
         cell(n, [Metric(name="model_utility", value=v, higher_is_better=True)])
