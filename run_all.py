@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from bench.tables import Table
 
 
+_NO_TRAINER = 0.1
+"""GiB: a process that this one starts and that is smaller trains nothing."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: every cell is there. 1: some cell failed. 2: the command line or the input was wrong."""
+    """Exit code 0: every cell is there. 1: some cell failed, the gate is red, or a page could not be drawn. 2: the
+    command line or the input was wrong."""
     console = Console(highlight=False)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
@@ -77,9 +82,9 @@ def report(arguments: Sequence[str], console: Console) -> int:
     options = parse_report(arguments)
     records, order = merged(options.folders), [*REFERENCES, *METHODS]
     tables = write(records, options.folders, options.out, order, console)
+    drawn = draw(records, options.folders, options.out, order, tables, console)
     red = options.check is not None and judge(records, options.check, options.out, order, console)
-    draw(records, options.folders, options.out, order, tables, console)
-    return 1 if red else 0
+    return 1 if red or not drawn else 0
 
 
 def export(arguments: Sequence[str], console: Console) -> int:
@@ -107,9 +112,9 @@ def import_log(arguments: Sequence[str], console: Console) -> int:
     new = store_published(store, published)
     records, order = store.records(), [*REFERENCES, *METHODS]
     tables = write(records, [options.out], options.out, order, console)
-    draw(records, [options.out], options.out, order, tables, console)
+    drawn = draw(records, [options.out], options.out, order, tables, console)
     say(console, f"{'imported' if new else 'was there already:'} {published.cell.id}")
-    return 0
+    return 0 if drawn else 1
 
 
 def run(options: Options, arguments: Sequence[str], console: Console) -> int:
@@ -119,7 +124,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     started = time.perf_counter()
     from bench.data import family
     from bench.grid import Choosing, Grid
-    from bench.models import resident_peak_gib
+    from bench.models import children_peak_gib, resident_peak_gib
     from bench.progress import Reporter
     from bench.published import imported
     from bench.store import RunStore
@@ -133,7 +138,14 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     of_methods = {target: fields for target, fields in options.sets.items() if target not in of_evaluators}
 
     configured: dict[str, list[Configured]] = {
-        kind: chosen(options.methods, of_methods, mini=options.model == "mini", family=kind, preset=options.preset)
+        kind: chosen(
+            options.methods,
+            of_methods,
+            mini=options.model == "mini",
+            family=kind,
+            preset=options.preset,
+            evaluators=scored_by,
+        )
         for kind in dict.fromkeys(map(family, options.benchmarks))
     }
     store = None if options.dry_run else RunStore(options.out)
@@ -151,13 +163,16 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     mine = {cell.id for cell in grid.cells} | {record.cell_id for record in records if imported(record)}
     order = [*REFERENCES, *(cell.method for cell in grid.cells)]
     shown = [record for record in records if record.cell_id in mine]
+    trainer = children_peak_gib()
     tables = write(shown, [options.out], options.out, order, console)
+    drawn = draw(shown, [options.out], options.out, order, tables, console)
     if others := sum(record.cell_id not in mine for record in records):
         say(console, f"{others} other cells in {options.out}; run_all.py report {options.out} shows all")
     say(
         console,
         f"{len(outcome.done)} cells run, {len(outcome.reused)} found, {len(outcome.failed)} failed; "
-        f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most",
+        f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most"
+        + (f", {trainer:.2f} GiB in each training of a mini model" if trainer >= _NO_TRAINER else ""),
     )
     red = False
     if options.check is not None and options.update_baseline:
@@ -167,8 +182,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
         say(console, f"wrote {options.check}")
     elif options.check is not None:
         red = judge(shown, options.check, options.out, order, console)
-    draw(shown, [options.out], options.out, order, tables, console)
-    return 1 if outcome.failed or red else 0
+    return 1 if outcome.failed or red or not drawn else 0
 
 
 def judge(records: "Sequence[Record]", baseline: Path, out: Path, order: Sequence[str], console: Console) -> bool:
@@ -211,13 +225,18 @@ def draw(
     order: Sequence[str],
     tables: "Sequence[Table]",
     console: Console,
-) -> None:
-    """The page and the paper. They come last: what is told before them is told even where a stored log is damaged."""
+) -> bool:
+    """The page and the paper, or why there is none: a damaged log of one run keeps no gate from its verdict."""
     from bench.html import write_html
     from bench.paper import write_paper
 
-    say(console, f"wrote {write_html(records, folders, out, methods=order, tables=tables)}")
-    say(console, f"wrote {write_paper(records, folders, out, methods=order, tables=tables)[0]}")
+    try:
+        say(console, f"wrote {write_html(records, folders, out, methods=order, tables=tables)}")
+        say(console, f"wrote {write_paper(records, folders, out, methods=order, tables=tables)[0]}")
+    except LetheError as error:
+        say(console, f"not drawn: {error}")
+        return False
+    return True
 
 
 def say(console: Console, text: str) -> None:

@@ -188,6 +188,13 @@ def resident_peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def children_peak_gib() -> float:
+    """Peak resident memory of the largest process that this one started and that has ended; 0 where there was none."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that the device (or the host's allocator) has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -305,6 +305,12 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
     if a.sequential and len(benchmarks) < 2 and benchmarks != ["ort"]:
         raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
+    foreign = [name for name in benchmarks if name.startswith("lm_eval:")]
+    if foreign and (a.tune is not None or a.stop_early is not None):
+        raise LetheError(
+            f"{foreign[0]} brings rows of its own, which may be those that --tune and --stop-early decide by; "
+            "ask for it in a command without them"
+        )
     for name in ("tune", "curve", "stop_early"):
         if a.sequential and getattr(a, name) is not None:
             raise LetheError(

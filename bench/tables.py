@@ -190,7 +190,7 @@ def tables_of(
         base = base_label(label)
         if base in REFERENCES:
             return 0, REFERENCES.index(base), label != base
-        return 1, order.get(label, order.get(base, len(methods))), label not in order
+        return (2 if "tuned=" in label else 1), order.get(label, order.get(base, len(methods))), label not in order
 
     tables = []
     for group in sorted(rows, key=lambda group: [natural(part) for part in group]):

@@ -257,7 +257,7 @@ def compared(rows: Sequence[Row], reference_rows: Iterable[Row] | None, *, ort: 
     locality = {"": _drops(locality_column(ort), rows, theirs, formula=_share_kept)}
     found = [
         _over_forms("form_gap", forgotten, gap, higher_is_better=False),
-        _over_forms("form_gap_sd", forgotten, deviation, higher_is_better=False),
+        _over_forms("form_gap_deviation", forgotten, deviation, higher_is_better=False),
         _over_forms("form_gap_corrected", corrected, gap, higher_is_better=False),
         _over_forms("mean_forgetting", forgotten, _average, higher_is_better=True),
     ]

@@ -40,7 +40,7 @@ forgetting_{form}: (p0 - p) / p0 for qa, fb, mcp and subtoken (of qa rows, as in
 mean_forgetting: mean over the forms that a target has. Higher.
 form_gap: largest minus smallest forgetting over its forms: 0 where each was forgotten alike, also by a model that
     forgot nothing: read it beside mean_forgetting. Lower.
-form_gap_sd: their population standard deviation. Lower.
+form_gap_deviation: their population standard deviation. Lower.
 form_gap_corrected: form_gap with mcp as (p0 - p) / (p0 - 0.25) of the renormalised probability: what a method can
     take away is what exceeds guessing, and a model that no longer answers with letters has not forgotten. Lower. Large
     without meaning where the original itself hardly exceeds guessing: look at its forget_mcp_renormalised.

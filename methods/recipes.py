@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,6 +17,8 @@ from methods import METHODS
 from methods.base import GradientMethod
 from methods.presets import CORPUS_FIELDS, PRESETS
 from methods.rocr import ROCR
+
+log = logging.getLogger(__name__)
 
 MINI_RECIPES = Path(__file__).with_name("mini_recipes.json")
 REFERENCES = ("original", "retrained")
@@ -40,7 +43,9 @@ class Configured:
 @functools.cache
 def mini_recipes(family: str = "tofu") -> dict[str, Any]:
     """The recorded recipes for the mini model on a kind of benchmark, with how they were found; empty for none."""
-    recorded = json.loads(MINI_RECIPES.read_text()) if MINI_RECIPES.is_file() else {}
+    if not MINI_RECIPES.is_file():
+        raise LetheError(f"{str(MINI_RECIPES)!r} is missing, which holds the mini model's recipes; install Lethe anew")
+    recorded = json.loads(MINI_RECIPES.read_text(encoding="utf-8"))
     return recorded.get(family, {"recipes": {}, "search": {}})
 
 
@@ -51,6 +56,7 @@ def chosen(
     mini: bool,
     family: str = "tofu",
     preset: str | None = None,
+    evaluators: Sequence[str] = (),
 ) -> list[Configured]:
     """What --methods and --set ask for: 'all' stands for every method, the references train nothing and are left out.
 
@@ -70,15 +76,20 @@ def chosen(
     configured = [configure(name, sets, mini=mini, family=family, preset=preset) for name in dict.fromkeys(wanted)]
     for target in sets:
         if target not in METHODS:
-            raise unknown("method in --set", target, METHODS)
+            raise unknown("method or evaluator in --set", target, [*METHODS, *evaluators])
         if target not in {name.base for name in wanted}:
             raise LetheError(f"--set names {target!r}, which is not among --methods; add it there or leave it out")
     if preset is not None:
         own = published(preset)
+        without = sorted({name.base for name in wanted} - own.keys())
         if not own.keys() & {name.base for name in wanted}:
             raise LetheError(
                 f"preset {preset!r} has settings of {', '.join(own)}, none of which is among --methods; "
                 "name one of them or leave the preset out"
+            )
+        if without:
+            log.warning(
+                "preset %r has settings of %s only; %s: as without it", preset, ", ".join(own), ", ".join(without)
             )
     return configured
 
@@ -122,7 +133,7 @@ def configure(
         for pattern, fields in CORPUS_FIELDS.items():
             if fnmatchcase(name.base, pattern):
                 method, origin = with_fields(method, fields, where=name.label), "paper defaults for corpora"
-    known = mini_recipes(family)
+    known = mini_recipes(family) if mini else {"recipes": {}, "search": {}}
     position = [f"{name.base}[position={value}]" for key, value in name.fields if key == "position"]
     found = next((key for key in (name.label, *position, name.base) if key in known["recipes"]), None)
     own = published(preset).get(name.base) if preset is not None else None

@@ -4,7 +4,9 @@ ROCR (fact sheet of ORT, sections 2.1 and 2.3); the search for a value is that o
 https://arxiv.org/abs/2202.05262, section 3.1), with the terms and the ball that MEMIT and AlphaEdit kept.
 """
 
+import functools
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +24,8 @@ from bench.forward import Rows, forward, pad
 from bench.frozen import FrozenPrefix
 from bench.models import decoder_blocks
 from bench.moments import module_inputs, run_blocks
+
+log = logging.getLogger(__name__)
 
 LEAD_INS = (
     "",
@@ -101,6 +105,9 @@ def token_at(encoder: Encoder, text: str, ids: Sequence[int], subject: str, *, e
         leading = len(ids) - len(encoded["input_ids"])
         holding = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end <= stop]
         if holding:
+            stop = encoded["offset_mapping"][holding[-1]][1]
+            if stop > end:
+                _tell_of_merging(subject, text[end:stop])
             return leading + holding[-1]
     # No offsets, or empty ones: the first token with which what has been read begins with all that ends in the name.
     own = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
@@ -112,6 +119,12 @@ def token_at(encoder: Encoder, text: str, ids: Sequence[int], subject: str, *, e
         f"the tokens of {text[-120:]!r} do not tell where the name {subject!r} ends; write the name as the tokenizer "
         "reads it, or use a model with another tokenizer"
     )
+
+
+@functools.cache
+def _tell_of_merging(subject: str, more: str) -> None:
+    """Once for every name and what follows it."""
+    log.warning("the tokenizer merges the end of the name %r with %r: its state is that of both", subject, more)
 
 
 @torch.no_grad()

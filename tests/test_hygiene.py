@@ -142,3 +142,12 @@ def test_every_declared_requirement_is_locked_within_its_range(extra: str | None
 
 def test_no_package_is_locked_twice() -> None:
     assert locked("main.lock").keys() & locked("dev.lock").keys() == set()
+
+
+def test_a_package_brings_every_file_that_its_code_reads() -> None:
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    for package in ("bench", "methods", "evaluators"):
+        files = {path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*") if path.is_file()}
+        data = {path for path in files if path.suffix not in (".py", ".pyc")}
+        missing = {path for path in data if not any(path.match(pattern) for pattern in named.get(package, ()))}
+        assert not missing, f"{package}: {missing} would not be installed"

@@ -64,7 +64,15 @@ Complain = Callable[[list[str]], str]
         (["--methods", "npo", "--set", "npo.beta=-1"], r"npo: beta must be positive, got -1\.0"),
         (["--methods", "grun_npo", "--set", "grun_npo.layers=one"], r"grun_npo\.layers must be a whole number"),
         (["--methods", "grun_npo", "--set", "grun_npo.position=last"], r"position must be one of last_prompt, answer"),
-        (["--methods", "npo", "--set", "npq.beta=1"], r"unknown method in --set 'npq'; did you mean 'npo'\?"),
+        (
+            ["--methods", "npo", "--set", "npq.beta=1"],
+            r"unknown method or evaluator in --set 'npq'; did you mean 'npo'\?",
+        ),
+        (["--methods", "npo", "--set", "tofo.gradient_norms=true"], r"in --set 'tofo'; did you mean 'tofu'\?"),
+        (
+            ["--methods", "npo", "--benchmarks", "wmdp,mmlu,lm_eval:arc_easy", "--tune", "2"],
+            r"lm_eval:arc_easy brings rows of its own, .* ask for it in a command without them",
+        ),
         (["--methods", "npo", "--set", "dpo.beta=1"], r"--set names 'dpo', which is not among --methods; add it there"),
         (["--benchmarks", "tofu/forget11"], r"unknown benchmark 'tofu/forget11'; did you mean 'tofu/forget10'\?"),
         (["--benchmarks", " "], r"--benchmarks names no benchmark, got ' '; see --list"),

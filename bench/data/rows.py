@@ -123,6 +123,11 @@ def _is_refused(error: BaseException | None) -> bool:
     return status in (401, 403) or _is_refused(error.__cause__ or error.__context__)
 
 
+def told(scoring: ChoiceScoring) -> str:
+    """What a source says of how choices are scored; nothing of letters, which is how everybody asks."""
+    return ", options scored by their texts" if scoring == "text" else ""
+
+
 def choice_scoring(root: Path | None) -> ChoiceScoring:
     """What the data folder asks of a model: the mini world's `world.json` may say "text", all else is "letter"."""
     path = None if root is None else root / "world.json"

@@ -55,10 +55,15 @@ HUB_CORPORA: Mapping[str, tuple[str, str | None]] = MappingProxyType(
 )
 HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 HUB_REVISION: Mapping[str, str] = MappingProxyType(
-    dict.fromkeys((HUB_QUESTIONS, "cais/wmdp-bio-forget-corpus", "cais/wmdp-corpora", HUB_WIKITEXT[0]), "main")
+    {
+        HUB_QUESTIONS: "7125571f22f032c56415e7980f48d877dd830ff8",
+        "cais/wmdp-bio-forget-corpus": "main",
+        "cais/wmdp-corpora": "daf89fa9b618b63a624228061a9cebacca88009c",
+        HUB_WIKITEXT[0]: "b08601e04326c79dfdd32d625aee71d232d685c3",
+    }
 )
-"""The branch: no commit could be looked up when this was written. The fingerprint still tells one content from another,
-and the source names the branch."""
+"""Commits that public work which pins them agrees on. Of the corpus that only vetted people may read the branch: its
+fingerprint still tells one content from another, and the source names what was read."""
 
 GATED = (
     "give a folder that holds wmdp/ with --data; GRUN's summaries, which it may hold instead (--corpora summaries), "
@@ -113,7 +118,7 @@ def load(name: str, root: Path | None, *, limit: int | None = None, corpora: str
             },
             refusals,
         ),
-        source=source + texts.source + remark,
+        source=source + texts.source + remark + rows.told(scoring),
     )
     log.info(
         "%s from %s: %d questions, %d forget, %d retain texts",

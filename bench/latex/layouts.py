@@ -16,6 +16,18 @@ from bench.tables import HEADINGS, REFERENCES, Row, Table, base_label
 
 SETS = {"forget": "Forget", "retain": "Retain", "real_authors": "Real authors", "world_facts": "World facts"}
 PARTS = {"{}_rouge_l_recall": "ROUGE", "{}_probability": "Prob.", "grun_{}_truth_ratio": "Truth"}
+SCORES = {
+    "Memorisation": {
+        "extraction_strength": "ES",
+        "exact_memorization": "EM",
+        "forget_paraphrased_probability": "Para.",
+        "forget_truth_ratio_prob_mean": "Truth",
+        "memorization_score": "Score",
+    },
+    "Utility": {"model_utility": "MU", "utility_score": "Score"},
+    "Both": {"overall_score": "Score"},
+}
+"""The parts of the composite scores and the scores, as evaluators/tofu.py and bench/composites.py define them."""
 TOPICS = {
     "wmdp_bio_accuracy": "Bio",
     "wmdp_cyber_accuracy": "Cyber",
@@ -102,7 +114,7 @@ def sections(tables: Sequence[Table]) -> list[Section]:
     """One a leaderboard."""
     found = []
     for table, name in zip(tables, slugs(tables), strict=True):
-        layouts = (headline(table, name), question_sets(table, name))
+        layouts = (headline(table, name), question_sets(table, name), scores(table, name))
         found.append(Section(table=table, slug=name, layouts=tuple(layout for layout in layouts if layout is not None)))
     return found
 
@@ -131,6 +143,19 @@ def question_sets(table: Table, name: str) -> Layout | None:
         return None
     title = r"ROUGE-L recall, probability and truth ratio, $\max(0, 1 - r)$ on every set, as GRUN's tables show them:"
     return Layout(name=f"sets-{name}", title=title, groups=tuple(groups))
+
+
+def scores(table: Table, name: str) -> Layout | None:
+    """The composite scores, each beside what it is made of; None where there are none."""
+    groups = tuple(
+        Group(title=title, columns=columns)
+        for title, headings in SCORES.items()
+        if (columns := _columns(table, headings))
+    )
+    if not any(column.metric == "overall_score" for group in groups for column in group.columns):
+        return None
+    title = "Composite scores after OpenUnlearning, without its fluency and its privacy, beside what they are made of:"
+    return Layout(name=f"scores-{name}", title=title, groups=groups)
 
 
 def across(tables: Sequence[Table]) -> list[Layout]:

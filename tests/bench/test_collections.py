@@ -59,6 +59,8 @@ def test_with_several_seeds_a_value_is_one_seeds_mean_over_targets(tmp_path: Pat
     (table,) = tables_of(records, [])
     assert table.rows[0].values("form_gap") == pytest.approx([0.2, 0.6])
     write_reports(records, tmp_path)
+    head = (tmp_path / "leaderboard.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert len(head) == len(set(head))
     (row,) = read(tmp_path / "leaderboard.csv")
     assert (row["seeds"], row["targets"], row["failed"]) == ("2", "2", "0")
     assert float(row["form_gap"]) == pytest.approx(0.4)

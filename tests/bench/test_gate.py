@@ -508,6 +508,8 @@ def test_the_commands_of_a_workflow_exist(path: Path) -> None:
     commands = [shlex.split(line) for step in steps(path) for line in step.get("run", "").splitlines()]
     assert commands
     for words in commands:
+        if words[:2] == ["sudo", "apt-get"]:  # what is no Python package
+            continue
         assert words[0] == "make" and words[1] in targets, words
         for variable in words[2:]:
             name = variable.partition("=")[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.latex.layouts import across, headline, question_sets, sections
+from bench.latex.layouts import across, headline, question_sets, scores, sections
 from bench.latex.typeset import PREAMBLE, typeset
 from bench.paper import write_paper
 from bench.records import Metric
@@ -102,6 +102,25 @@ def test_a_mean_over_targets_and_seeds_has_both_beneath() -> None:
     # by seed the means are 0.3 and 0.5, sd 0.141; by target 0.2 and 0.6, between which the resampled means lie
     assert body(text) == [["ga", "0.400"], ["", r"{\tiny $\pm$0.141}"], ["", r"{\tiny [0.200, 0.600]}"]]
     assert "Small: standard deviation over seeds." in text and "bootstrap interval over targets" in text
+
+
+def test_composite_scores_stand_beside_their_parts() -> None:
+    parts = {"extraction_strength": (0.5, False), "memorization_score": (0.6, True), "model_utility": (0.4, True)}
+    records = [
+        cell(method, [Metric(name=n, value=v * share, higher_is_better=up) for n, (v, up) in parts.items()])
+        for method, share in (("original", 1.0), ("npo", 0.5))
+    ]
+    layout = scores(table_of(records), "x")
+    assert layout is not None
+    assert {group.title: [column.heading for column in group.columns] for group in layout.groups} == {
+        "Memorisation": ["ES", "Score"], "Utility": ["MU", "Score"], "Both": ["Score"],
+    }  # fmt: skip
+    # utility score 0.2 / 0.4, overall 2 / (1 / 0.3 + 1 / 0.5)
+    assert body(typeset(layout))[-1] == ["npo", "0.250", "0.300", "0.200", "0.500", "0.375"]
+    assert "without its fluency and its privacy" in typeset(layout)
+    assert (
+        scores(table_of([cell("npo", [Metric(name="mmlu_accuracy", value=0.5, higher_is_better=True)])]), "x") is None
+    )
 
 
 def test_what_is_not_told_apart_from_the_best_has_a_dagger() -> None:

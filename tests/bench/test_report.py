@@ -167,6 +167,12 @@ def test_rows_follow_the_given_order_with_references_first_and_variants_after_th
     assert [row["method"] for row in rows] == expected
 
 
+def test_tuned_rows_stand_apart_after_all_others(tmp_path: Path) -> None:
+    names = ["npo[tuned=2]", "grun_npo", "ga[tuned=2]", "npo", "ga"]
+    rows = rows_of(written([cell(name, figures(0.5)) for name in names], tmp_path, METHODS)["leaderboard.csv"])
+    assert [row["method"] for row in rows] == ["ga", "npo", "grun_npo", "ga[tuned=2]", "npo[tuned=2]"]
+
+
 def test_without_an_order_methods_stay_as_the_records_come(tmp_path: Path) -> None:
     rows = rows_of(written([cell(name, figures(0.5)) for name in ("b", "original", "a")], tmp_path)["leaderboard.csv"])
     assert [row["method"] for row in rows] == ["original", "b", "a"]

@@ -101,7 +101,7 @@ def test_the_gap_by_hand() -> None:
     assert drops == pytest.approx({"qa": 0.5, "fb": 0.2, "mcp": 0.6, "subtoken": 0.1})
     assert found["mean_forgetting"].value == pytest.approx(0.35)  # 1.4 / 4
     assert found["form_gap"].value == pytest.approx(0.5)  # .6 - .1
-    assert found["form_gap_sd"].value == pytest.approx(math.sqrt(0.0425))  # (.15^2 + .15^2 + .25^2 + .25^2) / 4
+    assert found["form_gap_deviation"].value == pytest.approx(math.sqrt(0.0425))  # (.15^2 + .15^2 + .25^2 + .25^2) / 4
     # mcp above guessing: (.85 - .55) / (.85 - .25) = .5, so the largest is .5 and the smallest .1
     assert found["form_gap_corrected"].value == pytest.approx(0.4)
     assert found["form_gap"].n == 4 and math.isnan(found["form_gap"].stderr)
@@ -119,7 +119,7 @@ def test_a_model_that_lost_the_letters_only_has_a_gap_that_the_correction_takes_
 def test_the_original_against_itself_forgot_nothing_evenly() -> None:
     kept = [row("neighbor", "fb", 0.7), row("locality", "qa", 0.6, kind="shared name")]
     found = summary([*BEFORE, *kept], [*BEFORE, *kept])
-    zero = ("form_gap", "form_gap_sd", "form_gap_corrected", "mean_forgetting", "forgetting_mcp")
+    zero = ("form_gap", "form_gap_deviation", "form_gap_corrected", "mean_forgetting", "forgetting_mcp")
     assert {name: found[name].value for name in zero} == dict.fromkeys(zero, 0.0)
     assert found["neighbor_retention"].value == found["locality_retention"].value == 1.0
 
@@ -173,7 +173,7 @@ def test_the_gap_is_over_the_forms_that_there_are() -> None:
 
 def test_without_the_original_what_compares_is_missing_and_says_why() -> None:
     found = summary([*AFTER, row("neighbor", "fb", 0.3), row("locality", "qa", 0.2)])
-    relative = ("form_gap", "form_gap_sd", "form_gap_corrected", "mean_forgetting", "forgetting_fb")
+    relative = ("form_gap", "form_gap_deviation", "form_gap_corrected", "mean_forgetting", "forgetting_fb")
     for name in (*relative, "neighbor_retention", "locality_retention"):
         assert found[name].missing and found[name].reason.startswith("needs the original's rows")
     assert found["forget_fb"].value == pytest.approx(0.4)

@@ -1,6 +1,7 @@
 """From a name to every field: default < recipe < --set < brackets."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -190,11 +191,22 @@ def test_a_preset_of_none_of_the_methods_is_an_error(recorded: None) -> None:
         chosen(parse_methods("npo,original"), {}, mini=False, preset="wmdp-zephyr")
 
 
-def test_a_recipe_file_that_is_not_there_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # noqa: ANN001
+def test_methods_that_a_preset_does_not_name_are_told(recorded: None, caplog: pytest.LogCaptureFixture) -> None:
+    found = chosen(parse_methods("rocr,rt,lora_rt"), {}, mini=False, family="ort", preset="ort")
+    assert [one.recipe for one in found] == ["preset 'ort'", "paper defaults", "preset 'ort'"]
+    assert caplog.messages == [
+        "preset 'ort' has settings of lora_ga, lora_npo, lora_rt, lora_dpo, rocr only; rt: as without it"
+    ]
+
+
+def test_a_recipe_file_that_is_not_there_is_no_silent_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(recipes, "MINI_RECIPES", tmp_path / "none.json")
     recipes.mini_recipes.cache_clear()
     try:
-        assert get("npo").recipe == "paper defaults"
+        with pytest.raises(LetheError, match=r"none\.json' is missing, which holds the mini model's recipes"):
+            chosen(parse_methods("npo"), {}, mini=True)
+        [found] = chosen(parse_methods("npo"), {}, mini=False)
+        assert found.recipe == "paper defaults"
     finally:
         monkeypatch.undo()
         recipes.mini_recipes.cache_clear()

@@ -8,7 +8,7 @@ import pytest
 
 from bench.data.tokenize import Encoder
 from bench.errors import LetheError
-from methods.subject_states import CUE, LEAD_INS, chat_places, plain_place, token_at
+from methods.subject_states import CUE, LEAD_INS, _tell_of_merging, chat_places, plain_place, token_at
 from tests.helpers import toy_encoder, toy_tokenizer
 
 ADA = "Ada Moor"
@@ -85,13 +85,16 @@ class Letters:
 
 
 @pytest.mark.parametrize("kind", ["fast", "slow", "broken"])
-def test_a_name_that_merges_with_what_follows_ends_in_the_merged_token(kind: str) -> None:
+def test_a_name_that_merges_with_what_follows_ends_in_the_merged_token(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def at(text: str, name: str, *merged: str) -> int:
         tokenizer = Letters(merged, is_fast=kind != "slow", broken=kind == "broken")
         ids = (999, *tokenizer(text)["input_ids"])  # a BOS in front
         encoder: Any = SimpleNamespace(tokenizer=tokenizer)
         return token_at(encoder, text, ids, name, end=text.index(name) + len(name))
 
+    _tell_of_merging.cache_clear()
     assert at("Jr.", "Jr") == 2  # BOS J r .
     assert at("Jr..", "Jr.") == 3
     assert at("Jr..", "Jr.", "..") == 3  # BOS J r ..
@@ -99,6 +102,8 @@ def test_a_name_that_merges_with_what_follows_ends_in_the_merged_token(kind: str
     assert at("of Jr..!", "Jr.", " Jr", "..") == 4  # BOS o f _Jr ..
     assert at("Jr..", "Jr.", "Jr..") == 1
     assert at("of Jr is", "Jr", "Jr is") == 4
+    told = [message for message in caplog.messages if "merges the end of the name" in message]
+    assert len(told) == (2 if kind == "fast" else 0)  # once for every name and what follows it; others cannot tell
     with pytest.raises(LetheError, match="do not tell where the name 'Jr' ends"):
         encoder: Any = SimpleNamespace(tokenizer=Letters((), is_fast=False))
         texts = iter("abcdef")

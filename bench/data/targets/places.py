@@ -29,8 +29,10 @@ BACKGROUND_LINES = 2000
 HUB_NAME = "jinzhuoran/RWKU"
 HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 HUB_REVISION = "main"
-"""The branch: no commit could be looked up when this was written. The fingerprint still tells one content from another,
-and the source names the branch."""
+"""The branch: no public work that pins a commit was found. The fingerprint still tells one content from another, and
+the source names the branch."""
+HUB_WIKITEXT_REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
+"""The commit that public work which pins one agrees on."""
 
 HUB_SETS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -188,9 +190,9 @@ def read_background(root: Path | None) -> tuple[tuple[str, ...], str]:
     """Running text, and a remark that names it."""
     if root is None:
         name, config = HUB_WIKITEXT
-        table = rows.read_hub(name, config, HUB_REVISION, folder=BACKGROUND)
+        table = rows.read_hub(name, config, HUB_WIKITEXT_REVISION, folder=BACKGROUND)
         lines = [line for row in table.rows if (line := str(row.get("text", "")).strip())]
-        return tuple(lines[:BACKGROUND_LINES]), f", background {table.source}@{HUB_REVISION}"
+        return tuple(lines[:BACKGROUND_LINES]), f", background {table.source}@{HUB_WIKITEXT_REVISION}"
     for split in BACKGROUND_SPLITS:
         path = root / BACKGROUND / f"{split}.txt"
         if path.is_file():

@@ -100,7 +100,10 @@ def test_a_folder_may_hold_some_subjects(tmp_path: Path) -> None:
     assert benchmark.source == f"files in {tmp_path.name}/mmlu, 2 of 57 subjects"
     (tmp_path / "world.json").write_text('{"seed": 2, "choices": "text"}')
     benchmark = data.load("mmlu", tmp_path)
-    assert (benchmark.choice_scoring, benchmark.source) == ("text", "mini world, seed 2, 2 of 57 subjects")
+    assert (benchmark.choice_scoring, benchmark.source) == (
+        "text",
+        "mini world, seed 2, options scored by their texts, 2 of 57 subjects",
+    )
 
 
 def test_limit_keeps_the_first_questions_of_every_subject_and_all_solved_ones(tmp_path: Path) -> None:
@@ -186,10 +189,10 @@ def test_the_hub_gives_the_same_questions(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     benchmark, folder = data.load("mmlu/5shot", None), data.load("mmlu/5shot", toy(tmp_path))
-    assert asked == [("cais/mmlu", "all", "test", "main"), ("cais/mmlu", "all", "dev", "main")]
+    assert asked == [("cais/mmlu", "all", split, mmlu.HUB_REVISION) for split in ("test", "dev")]
     assert (benchmark.questions, benchmark.few_shot) == (folder.questions, folder.few_shot)
     assert benchmark.fingerprint == folder.fingerprint
-    assert benchmark.source == "cais/mmlu@main, 2 of 57 subjects"
+    assert benchmark.source == "cais/mmlu@c30699e8356da336a370243923dbaf21066bb9fe, 2 of 57 subjects"
     tables["test"][5]["choices"][1] = ""
     with pytest.raises(LetheError, match=r"cais/mmlu all test, row 6 \(counted from 1\): field 'choices', entry 2"):
         data.load("mmlu", None)

@@ -396,12 +396,16 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 def test_the_hub_gives_the_original_recipe(hub: Hub, tmp_path: Path) -> None:
     benchmark = data.load("wmdp", None)
+    questions, corpora, wikitext = (
+        wmdp.HUB_REVISION[name] for name in ("cais/wmdp", "cais/wmdp-corpora", "Salesforce/wikitext")
+    )
+    assert all(len(commit) == 40 for commit in (questions, corpora, wikitext))
     assert hub.asked == [
-        ("cais/wmdp", "wmdp-bio", "test", "main"),
-        ("cais/wmdp", "wmdp-cyber", "test", "main"),
+        ("cais/wmdp", "wmdp-bio", "test", questions),
+        ("cais/wmdp", "wmdp-cyber", "test", questions),
         ("cais/wmdp-bio-forget-corpus", None, "train", "main"),
-        ("cais/wmdp-corpora", "cyber-forget-corpus", "train", "main"),
-        ("Salesforce/wikitext", "wikitext-2-raw-v1", "test", "main"),
+        ("cais/wmdp-corpora", "cyber-forget-corpus", "train", corpora),
+        ("Salesforce/wikitext", "wikitext-2-raw-v1", "test", wikitext),
     ]
     folder = data.load("wmdp", toy(tmp_path, raw=True))
     assert (benchmark.questions, benchmark.forget) == (folder.questions, folder.forget)
@@ -409,8 +413,9 @@ def test_the_hub_gives_the_original_recipe(hub: Hub, tmp_path: Path) -> None:
         ("wikitext2/test/2", " A line of an article " * 4)
     ]
     assert benchmark.source == (
-        "cais/wmdp@main, corpora raw: cais/wmdp-bio-forget-corpus@main cais/wmdp-corpora cyber-forget-corpus@main "
-        "against Salesforce/wikitext wikitext-2-raw-v1 test@main, built-in refusals"
+        f"cais/wmdp@{questions}, corpora raw: cais/wmdp-bio-forget-corpus@main "
+        f"cais/wmdp-corpora cyber-forget-corpus@{corpora} "
+        f"against Salesforce/wikitext wikitext-2-raw-v1 test@{wikitext}, built-in refusals"
     )
 
 
