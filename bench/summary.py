@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from bench.latex import escape_latex, slug
+from bench.latex.captions import code_of, seeds_of
 from bench.tables import Row, Table, printed_number
 
 COLUMNS = {
@@ -85,12 +86,13 @@ def summary_latex(table: Table) -> str:
 def _part(table: Table, original: Row | None, rows: Sequence[Row], number: int) -> str:
     shown = [*([original] if original is not None else []), *rows]
     label = slug(f"{table.benchmark}-{table.model}-{table.protocol}")
-    targets = f", mean over {len(table.targets)} targets" if len(table.targets) > 1 else ""
+    targets = f"mean over {len(table.targets)} targets" if len(table.targets) > 1 else ""
+    facts = ", ".join(filter(None, [seeds_of([table]), targets, code_of([table])]))
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{ORT's summary of {escape_latex(table.benchmark)}: model {escape_latex(table.model)}, protocol "
-        rf"{escape_latex(table.protocol)}{targets}.",
+        rf"{escape_latex(table.protocol)}, {facts}.",
         r"In brackets the change against the original in per cent. Of the forget group less is better.}",
         rf"\label{{tab:summary-{label}-{number}}}",
         r"\medskip",

@@ -18,12 +18,14 @@ T = TypeVar("T")
 AT_MOST = 20
 """Probes of each kind; as many as RWKU has clozes about a target."""
 
+BOTH = "names both"
 LEADS = {
-    "names both": ("Leaving {} aside: ", "This is not about {}. "),
+    BOTH: ("Leaving {} aside: ", "This is not about {}. "),
     "target in passing": ("A fan of {} would like to know: ", "A reader of a book about {} also asks: "),
 }
 """What stands in front of a neighbour's question, by kind, taken in turn. The first kind names the target to set it
-aside and the second in a role that has nothing to do with the question."""
+aside, and the neighbour too where the row does not; the second names it in a role that has nothing to do with the
+question."""
 
 SHARED = "shared name"
 """The third kind: a row as it is, that names somebody else who has the target's first or last name."""
@@ -50,6 +52,8 @@ def locality_probes(probes: Sequence[Probe], subject: str, others: Iterable[str]
     for kind, leads in LEADS.items():
         for n, probe in enumerate(_spread(neighbours, AT_MOST)):
             lead = leads[n % len(leads)].format(subject)
+            if kind == BOTH and probe.about and not _holds(probe.query, probe.about):
+                lead += f"about {probe.about}: "
             found.append(_made(probe, subject, kind, lead + probe.query, probe.about))
     alike = namesakes(subject, [*others, *(probe.about for probe in asked)])
     named = [

@@ -56,6 +56,14 @@ def test_namesakes_share_a_first_or_last_word() -> None:
 # what is made
 
 
+def test_where_the_row_does_not_name_the_neighbour_the_lead_does() -> None:
+    found = locality_probes([row("Which novel came out in 1979?")], SUBJECT, [])
+    assert [probe.query for probe in found] == [
+        "Leaving Stephen King aside: about Peter Straub: Which novel came out in 1979?",
+        "A fan of Stephen King would like to know: Which novel came out in 1979?",
+    ]
+
+
 def test_a_neighbour_is_asked_about_behind_the_name_of_the_target() -> None:
     found = locality_probes([row("Where was Peter Straub born?", at=4)], SUBJECT, [])
     assert [(probe.kind, probe.query) for probe in found] == [
