@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
     GemmaConfig,
     GemmaForCausalLM,
     PhiConfig,
@@ -58,9 +60,10 @@ SMALL: dict[str, Any] = {
 MORE = {
     "phi": lambda v: PhiForCausalLM(PhiConfig(vocab_size=v, **SMALL)),
     "qwen2": lambda v: Qwen2ForCausalLM(Qwen2Config(vocab_size=v, num_key_value_heads=2, **SMALL)),
+    "bloom": lambda v: BloomForCausalLM(BloomConfig(vocab_size=v, **SMALL)),
     "gemma": lambda v: GemmaForCausalLM(GemmaConfig(vocab_size=v, num_key_value_heads=2, head_dim=8, **SMALL)),
 }
-"""Families of the authors' files and Gemma's first, which the toys lack."""
+"""Families of the authors' files, Gemma's first, and one whose blocks return tuples; the toys lack them."""
 
 
 def model_of(architecture: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
