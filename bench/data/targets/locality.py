@@ -53,7 +53,7 @@ def locality_probes(probes: Sequence[Probe], subject: str, others: Iterable[str]
         for n, probe in enumerate(_spread(neighbours, AT_MOST)):
             lead = leads[n % len(leads)].format(subject)
             if kind == BOTH and probe.about and not _holds(probe.query, probe.about):
-                lead += f"about {probe.about}: "
+                lead += f"About {probe.about}: "
             found.append(_made(probe, subject, kind, lead + probe.query, probe.about))
     alike = namesakes(subject, [*others, *(probe.about for probe in asked)])
     named = [

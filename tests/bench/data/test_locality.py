@@ -59,7 +59,7 @@ def test_namesakes_share_a_first_or_last_word() -> None:
 def test_where_the_row_does_not_name_the_neighbour_the_lead_does() -> None:
     found = locality_probes([row("Which novel came out in 1979?")], SUBJECT, [])
     assert [probe.query for probe in found] == [
-        "Leaving Stephen King aside: about Peter Straub: Which novel came out in 1979?",
+        "Leaving Stephen King aside: About Peter Straub: Which novel came out in 1979?",
         "A fan of Stephen King would like to know: Which novel came out in 1979?",
     ]
 
@@ -81,8 +81,8 @@ def test_a_neighbour_is_asked_about_behind_the_name_of_the_target() -> None:
 def test_wordings_take_turns() -> None:
     found = locality_probes([row("Is it ___?", at=0, form="fb"), row("Is it so?", at=1)], SUBJECT, [])
     assert [probe.query for probe in found if probe.kind == "names both"] == [
-        "Leaving Stephen King aside: Is it ___?",
-        "This is not about Stephen King. Is it so?",
+        "Leaving Stephen King aside: About Peter Straub: Is it ___?",
+        "This is not about Stephen King. About Peter Straub: Is it so?",
     ]
 
 
