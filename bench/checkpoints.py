@@ -67,7 +67,7 @@ def checkpoints(
 
 def prepare(options: Options, root: Path | None, benchmarks: Sequence[str], progress: Reporter) -> None:
     """The mini models of all requests, trained side by side: one pair after the other leaves processors idle."""
-    if options.model == MINI and not options.dry_run:
+    if options.model == MINI and not options.dry_run and len(benchmarks) > 1:  # of one, `checkpoints` asks anyway
         assert root is not None
         _mini_models(options, root, benchmarks, progress)
 

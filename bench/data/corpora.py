@@ -13,6 +13,10 @@ log = logging.getLogger(__name__)
 Corpora = Literal["auto", "raw", "summaries"]
 """Which corpora: those of the original recipe, GRUN's one-sentence summaries, or the former where they are there."""
 
+HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
+HUB_WIKITEXT_REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
+"""The commit that public work which pins one agrees on."""
+
 MIN_CHARACTERS = 50
 """Raw texts must be longer than this: `min_len` of `get_data` in rmu/utils.py of centerforaisafety/wmdp, its default.
 

@@ -16,7 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bench.data import rows
-from bench.data.corpora import MIN_CHARACTERS, SUMMARIES, content, read_documents, read_wikitext
+from bench.data.corpora import (
+    HUB_WIKITEXT,
+    HUB_WIKITEXT_REVISION,
+    MIN_CHARACTERS,
+    SUMMARIES,
+    content,
+    read_documents,
+    read_wikitext,
+)
 from bench.data.files import Table, find_file, read_text_table
 from bench.data.questions import content as question_content
 from bench.data.questions import read_questions, warn_of_repeats
@@ -53,13 +61,12 @@ HUB_QUESTIONS = "cais/wmdp"
 HUB_CORPORA: Mapping[str, tuple[str, str | None]] = MappingProxyType(
     {"bio": ("cais/wmdp-bio-forget-corpus", None), "cyber": ("cais/wmdp-corpora", "cyber-forget-corpus")}
 )
-HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 HUB_REVISION: Mapping[str, str] = MappingProxyType(
     {
         HUB_QUESTIONS: "7125571f22f032c56415e7980f48d877dd830ff8",
         "cais/wmdp-bio-forget-corpus": "main",
         "cais/wmdp-corpora": "daf89fa9b618b63a624228061a9cebacca88009c",
-        HUB_WIKITEXT[0]: "b08601e04326c79dfdd32d625aee71d232d685c3",
+        HUB_WIKITEXT[0]: HUB_WIKITEXT_REVISION,
     }
 )
 """Commits that public work which pins them agrees on. Of the corpus that only vetted people may read the branch: its

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from bench.data import rows
+from bench.data.corpora import HUB_WIKITEXT, HUB_WIKITEXT_REVISION
 from bench.data.files import Table, read_lines
 from bench.data.targets.files import Target, read_array
 from bench.errors import LetheError, unknown
@@ -27,12 +28,9 @@ BACKGROUND_SPLITS = ("train", "valid", "test")
 BACKGROUND_LINES = 2000
 
 HUB_NAME = "jinzhuoran/RWKU"
-HUB_WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
 HUB_REVISION = "main"
 """The branch: no public work that pins a commit was found. The fingerprint still tells one content from another, and
 the source names the branch."""
-HUB_WIKITEXT_REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
-"""The commit that public work which pins one agrees on."""
 
 HUB_SETS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
