@@ -156,7 +156,10 @@ def all_mini_models(
     recipe: Recipe | None = None,
     train: bool = True,
 ) -> dict[str, MiniModels]:
-    """mini_models of several requests, as many in training at a time as there are processors, but two at least."""
+    """mini_models of several requests, in training at a time one more than there are processors.
+
+    With as many as there are, an odd number of models would leave processors idle while the last one is made.
+    """
     wanted: dict[_Asked, _Wanted] = {}
     for benchmark in benchmarks:
         texts = _texts(root, benchmark)
@@ -401,7 +404,7 @@ class _Trainers:
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._places = threading.Semaphore(max(2, _processors()))
+        self._places = threading.Semaphore(_processors() + 1)
         self._lock = threading.Lock()
         self._stopped = False
         self._started = 0

@@ -164,8 +164,8 @@ def test_what_several_requests_share_is_trained_once(root: Path, tmp_path: Path,
     assert len(no_training) == 5
 
 
-@pytest.mark.parametrize(("processors", "expected"), [(1, 2), (3, 3)])
-def test_two_models_are_in_training_at_a_time_or_one_a_processor(
+@pytest.mark.parametrize(("processors", "expected"), [(1, 2), (3, 4)])
+def test_one_more_model_is_in_training_than_there_are_processors(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, expected: int
 ) -> None:
     running, most = 0, []
