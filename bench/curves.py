@@ -1,13 +1,19 @@
-"""How figures develop over successive requests: every stage of a chain, "a", "a>b", "a>b>c", as a point of a curve.
+"""How figures develop over successive requests, and over the size of a batch that is forgotten in one request.
+
+Every stage of a chain, "a", "a>b", "a>b>c", is a point of a curve, and so is every batch of targets that begins with
+those of a smaller one, "ort/1", "ort/1-2", "ort/1-4". In a chain one model forgets again and again; each batch is
+unlearned once, in a model of its own.
 
 The first stage of a chain of targets is called "a>", so that it is not averaged with targets that were forgotten alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from bench.data import span
 from bench.samples import learning_curve
-from bench.tables import HEADINGS, Table, spec_of
+from bench.tables import HEADINGS, Row, Table, spec_of
 
 STEP = ">"
 """What joins the requests of a chain in a benchmark's name."""
@@ -34,6 +40,52 @@ def curve_rows(tables: Sequence[Table]) -> list[list[object]]:
                     start = [table.model, table.protocol, row.method, table.benchmark, number, requests[number - 1]]
                     rows.append([*start, metric, value, seeds])
     return rows
+
+
+BATCHES = (
+    *("model", "protocol", "method", "batch", "targets", "benchmark", "metric", "value", "seeds"),
+    *("low", "high"),
+)
+
+
+def batch_rows(tables: Sequence[Table]) -> list[list[object]]:
+    """The head and a row for every printed metric of every method at every size of nested batches.
+
+    Batches are nested where their ranges begin with the same target, "ort/1-2" and "ort/1-4"; the largest names the
+    curve. A value is the mean over the targets of its batch, which were forgotten together in one model, `low` and
+    `high` the 95 % bootstrap interval over them. The point at 1 is the target that all of the batches begin with,
+    forgotten alone ("ort/1_Ann_Lee"), where the tables have it; it is no mean over several targets that were each
+    forgotten alone, for those were asked other questions.
+    """
+    rows: list[list[object]] = [[*BATCHES]]
+    found: dict[tuple[str, str, int], dict[int, dict[str, Table]]] = {}
+    for table in tables:
+        for name in table.targets or (table.benchmark,):
+            if (numbers := span(name)) is not None:
+                sizes = found.setdefault((table.model, table.protocol, numbers[0]), {})
+                sizes.setdefault(numbers[1] - numbers[0] + 1, {})[name] = table
+    for (model, protocol, _), sizes in found.items():
+        # Two folders may give a number to two people; which of them begins the batches is not known then.
+        points = {size: next(iter(sizes[size].items())) for size in sorted(sizes) if len(sizes[size]) == 1}
+        if len(points) < 2:
+            continue
+        batch, largest = points[max(points)]
+        for row in largest.rows:
+            for size, (name, table) in points.items():
+                at = next((_alone(r, name) for r in table.rows if r.method == row.method), None)
+                for metric in (m for m in HEADINGS if m in largest.better):
+                    value, ends = (at.mean(metric), at.interval(metric)) if at is not None else (None, (None, None))
+                    seeds = len(at.seeds) if at is not None else 0
+                    rows.append([model, protocol, row.method, batch, size, name, metric, value, seeds, *ends])
+    return rows
+
+
+def _alone(row: Row, benchmark: str) -> Row:
+    """The row's cells of one benchmark."""
+    records, failed = (
+        tuple(record for record in of if spec_of(record, "benchmark") == benchmark) for of in (row.records, row.failed)
+    )
+    return replace(row, records=records, failed=failed, targets=())
 
 
 LOOKED = ("model", "protocol", "benchmark", "method", "seed", "step", "metric", "value")

@@ -1,7 +1,7 @@
 """The pictures of the report page: each a list of panels, a title and an SVG, drawn from tables and stored rows."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.pareto import Tradeoff
@@ -322,26 +322,47 @@ def form_gap(table: Table) -> list[Panel]:
 
 def request_panels(rows: Sequence[Sequence[object]]) -> list[tuple[str, list[Panel]]]:
     """The rows of `bench.curves.curve_rows`, without their head: per chain, a panel a metric, a line a method."""
-    chains: dict[tuple[str, ...], dict[str, dict[str, list[tuple[float, float]]]]] = {}
-    for model, protocol, method, chain, request, _, metric, value, _ in rows:
-        metrics = chains.setdefault((str(chain), str(model), str(protocol)), {})
+    return _curve_panels(rows, "requests", lambda number: f"after {_count(number, 'request')}")
+
+
+def batch_panels(rows: Sequence[Sequence[object]]) -> list[tuple[str, list[Panel]]]:
+    """The same of `bench.curves.batch_rows`, per nest of batches; what a mark tells has its interval."""
+    return _curve_panels(
+        rows, "targets together", lambda number: f"of {number} targets" if number > 1 else "of the first target"
+    )
+
+
+def _curve_panels(
+    rows: Sequence[Sequence[object]], title: str, told: Callable[[int], str]
+) -> list[tuple[str, list[Panel]]]:
+    """Rows of model, protocol, method, curve, place on it, what is there, metric, value, seeds, and an interval's ends.
+
+    Args:
+        title: of the axis of places.
+        told: a place in words.
+    """
+    curves: dict[tuple[str, ...], dict[str, dict[str, list[tuple[float, float, str]]]]] = {}
+    for model, protocol, method, curve, place, _, metric, value, _, *ends in rows:
+        metrics = curves.setdefault((str(curve), str(model), str(protocol)), {})
         points = metrics.setdefault(str(metric), {}).setdefault(str(method), [])
-        if isinstance(value, float | int) and isinstance(request, int) and math.isfinite(value):
-            points.append((float(request), float(value)))
+        if isinstance(value, float | int) and isinstance(place, int) and math.isfinite(value):
+            known = [end for end in ends if isinstance(end, float) and math.isfinite(end)]
+            interval = f"\n95 % interval over targets: {known[0]:.4f} to {known[1]:.4f}" if len(known) == 2 else ""
+            points.append((place, value, f"{method}\n{metric} {told(place)}: {value:.4f}{interval}"))
     found = []
-    for (chain, model, protocol), metrics in chains.items():
+    for (curve, model, protocol), metrics in curves.items():
         panels = []
         for metric, methods in metrics.items():
-            values = [y for points in methods.values() for _, y in points]
+            values = [y for points in methods.values() for _, y, _ in points]
             if not values:
                 continue
-            last = max(x for points in methods.values() for x, _ in points)
+            last = max(x for points in methods.values() for x, _, _ in points)
             lines = -(-len(methods) // 2)
             frame = Frame(
                 width=PANEL[0], height=PANEL[1] + 16 * lines, x=(1.0, max(last, 2.0)), y=extent(values, at_least=0.01),
                 top=12.0 + 16 * lines,
             )  # fmt: skip
-            parts = [frame.axes("requests", x_count=int(min(max(last - 1, 1), 6)), y_count=4)]
+            parts = [frame.axes(title, x_count=int(min(max(last - 1, 1), 6)), y_count=4)]
             for place, (method, points) in enumerate(methods.items()):
                 at_x, at_y = 12 + 144 * (place % 2), 14 + 16 * (place // 2)
                 parts += [
@@ -349,13 +370,11 @@ def request_panels(rows: Sequence[Sequence[object]]) -> list[tuple[str, list[Pan
                     text(at_x + 10, at_y, shortened(method, 124), class_="tick"),
                 ]
                 if points:
-                    parts.append(frame.line(points, colour(place), dash=dash(place)))
-                for x, y in points:
-                    tip = f"{method}\n{metric} after {_count(int(x), 'request')}: {y:.4f}"
-                    parts.append(marker(*frame.at(x, y), place, tip, size=4.0))
-            panels.append(Panel(title=metric, svg=frame.drawing("".join(parts), f"{metric} over requests")))
+                    parts.append(frame.line([(x, y) for x, y, _ in points], colour(place), dash=dash(place)))
+                parts += [marker(*frame.at(x, y), place, tip, size=4.0) for x, y, tip in points]
+            panels.append(Panel(title=metric, svg=frame.drawing("".join(parts), f"{metric} over {title}")))
         if panels:
-            found.append((f"{chain}, model {model}, protocol {protocol}", panels))
+            found.append((f"{curve}, model {model}, protocol {protocol}", panels))
     return found
 
 

@@ -2,8 +2,8 @@
 
 What is drawn: forgetting against utility with the Pareto front; the truth ratios of forget questions beside the
 retrained model's; the losses of every training; what each form of a question has forgotten; figures over successive
-requests. Colours are those of Okabe and Ito (2008, https://jfly.uni-koeln.de/color/), which the colour-blind can tell
-apart; markers or dashes differ as well.
+requests, and over the number of targets in one request. Colours are those of Okabe and Ito (2008,
+https://jfly.uni-koeln.de/color/), which the colour-blind can tell apart; markers or dashes differ as well.
 """
 
 import io
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.curves import curve_rows
+from bench.curves import batch_rows, curve_rows
 from bench.drawings import UNPLOTTED
 from bench.latex.captions import slugs
 from bench.pareto import tradeoffs
@@ -85,13 +85,13 @@ class Picture:
 def pictures(tables: Sequence[Table], folders: Sequence[Path]) -> list[Picture]:
     """All that can be drawn of some leaderboards, in their order."""
     found: list[Picture] = []
-    curves = curve_rows(tables)[1:]
+    curves, batches = curve_rows(tables)[1:], batch_rows(tables)[1:]
     for table, name in zip(tables, slugs(tables), strict=True):
         where = f"{table.benchmark}, model {table.model}, protocol {table.protocol}"
         found += [*_scatter(table, name, where), *_truth_ratios(table, name, where, folders)]
         found += [*_losses(table, name, where, folders), *_looks(table, name, where, folders)]
         found += [*_gates(table, name, where, folders), *_forms(table, name, where)]
-        found += _requests(table, name, where, curves)
+        found += [*_requests(table, name, where, curves), *_batches(table, name, where, batches)]
     return found
 
 
@@ -305,14 +305,38 @@ def _forms(table: Table, name: str, where: str) -> Iterator[Picture]:
 
 
 def _requests(table: Table, name: str, where: str, rows: Sequence[Sequence[object]]) -> Iterator[Picture]:
+    caption = f"Figures after each of several successive requests in one model, {where}."
+    yield from _over_places(table, f"requests-{name}", caption, "requests so far", rows)
+
+
+def _batches(table: Table, name: str, where: str, rows: Sequence[Sequence[object]]) -> Iterator[Picture]:
+    first = next((row[5] for row in rows if row[3] == table.benchmark and row[4] == 1), None)
+    alone = f"; at 1 is the first of them, {first}, alone" if first is not None else ""
+    caption = (
+        f"Figures over the number of targets unlearned together, in one request: nested batches up to {where}. Each "
+        "begins with the targets of the smaller ones and is unlearned once, in a model of its own, so this is no "
+        f"sequence of requests{alone}. Points are means over the targets of a batch, so what is asked grows with it; "
+        "bars are 95 % bootstrap intervals over targets."
+    )
+    yield from _over_places(table, f"batches-{name}", caption, "targets unlearned together", rows)
+
+
+def _over_places(
+    table: Table, name: str, caption: str, title: str, rows: Sequence[Sequence[object]]
+) -> Iterator[Picture]:
+    """A panel a metric, a line a method: rows of `bench.curves`, of which those of the table's own curve are drawn."""
     mine = [row for row in rows if (row[0], row[1], row[3]) == (table.model, table.protocol, table.benchmark)]
     if not mine:
         return
     lines: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    for _, _, method, _, number, _, metric, value, _ in mine:
+    bars: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    for _, _, method, _, place, _, metric, value, _, *ends in mine:
         points = lines.setdefault(str(metric), {}).setdefault(str(method), [])
-        if isinstance(value, float | int) and not math.isnan(value) and isinstance(number, int):
-            points.append((number, float(value)))
+        if isinstance(value, float | int) and not math.isnan(value) and isinstance(place, int):
+            points.append((place, float(value)))
+            known = [end for end in ends if isinstance(end, float) and not math.isnan(end)]
+            if len(known) == 2:
+                bars.setdefault((str(metric), str(method)), []).append((place, known[0], known[1]))
     metrics = [metric for metric, methods in lines.items() if any(methods.values())][:MOST_PANELS]
     methods = list(dict.fromkeys(str(row[2]) for row in mine))
     if not metrics:
@@ -330,17 +354,14 @@ def _requests(table: Table, name: str, where: str, rows: Sequence[Sequence[objec
                     xs, ys = zip(*points, strict=True)
                     marker = MARKERS[place % len(MARKERS)]
                     (handles[method],) = axes.plot(xs, ys, marker=marker, markersize=3, **_line(place))
+                for x, low, high in bars.get((metric, method), ()):
+                    axes.vlines(x, low, high, color=_line(place)["color"], linewidth=1, alpha=0.6)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _legend(figure, list(handles.values()), list(handles))
-        figure.supxlabel("requests so far", fontsize=8)
+        figure.supxlabel(title, fontsize=8)
         return figure
 
-    yield Picture(
-        name=f"requests-{name}",
-        caption=f"Figures after each of several successive requests, {where}.",
-        table=table,
-        draw=draw,
-    )
+    yield Picture(name=name, caption=caption, table=table, draw=draw)
 
 
 def _terms(row: Mapping[str, Any]) -> list[str]:

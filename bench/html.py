@@ -18,8 +18,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from bench.curves import curve_rows
-from bench.drawings import Panel, form_gap, gate_panels, loss_panels, request_panels, scatter, truth_ratio_panels
+from bench.curves import batch_rows, curve_rows
+from bench.drawings import (
+    Panel,
+    batch_panels,
+    form_gap,
+    gate_panels,
+    loss_panels,
+    request_panels,
+    scatter,
+    truth_ratio_panels,
+)
 from bench.errors import LetheError
 from bench.latex.captions import restrictions
 from bench.pareto import tradeoffs
@@ -132,11 +141,21 @@ def write_html(
         Figure(title=f"Successive requests: {title}", note=_CHAIN, panels=panels)
         for title, panels in request_panels(curve_rows(shown)[1:])
     ]
-    write_text(out / NAME, _page(sections, chains, data, per_set))
+    batches = [
+        Figure(title=f"Targets unlearned together: {title}", note=_BATCH, panels=panels)
+        for title, panels in batch_panels(batch_rows(shown)[1:])
+    ]
+    write_text(out / NAME, _page(sections, chains, batches, data, per_set))
     return out / NAME
 
 
-def _page(sections: Sequence[Section], chains: Sequence[Figure], data: Sequence[dict[str, Any]], per_set: int) -> str:
+def _page(
+    sections: Sequence[Section],
+    chains: Sequence[Figure],
+    batches: Sequence[Figure],
+    data: Sequence[dict[str, Any]],
+    per_set: int,
+) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -158,6 +177,7 @@ def _page(sections: Sequence[Section], chains: Sequence[Figure], data: Sequence[
     return environment.get_template("report.html.j2").render(
         sections=sections,
         chains=chains,
+        batches=batches,
         blocks=[embedded(block) for block in data],
         per_set=per_set,
         policy=policy,
@@ -254,9 +274,9 @@ def _told(metric: str, row: Row, values: Sequence[float], deviation: float, *, b
     lines = [f"{_full(row.mean(metric))}, mean of {_count(len(values), 'seed')}"]
     if not math.isnan(deviation):
         lines.append(f"standard deviation {_full(deviation)}: {', '.join(map(_full, values))}")
-    if bounded and len(row.targets) > 1:  # the bootstrap is not for nothing
-        low, high = row.interval(metric)
-        lines.append(f"95 % interval over {len(row.targets)} targets: {_full(low)} to {_full(high)}")
+    low, high = row.interval(metric) if bounded else (math.nan, math.nan)  # the bootstrap is not for nothing
+    if not math.isnan(low):
+        lines.append(f"95 % interval over {len(row.by_target(metric))} targets: {_full(low)} to {_full(high)}")
     found = [m for record in row.records if (m := metrics_of(record).get(metric)) is not None]
     examples = sorted({m.n for m in found if m.n})
     if examples:
@@ -321,6 +341,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
     return [
         *facts,
         *([("targets", str(len(table.targets)))] if table.targets else []),
+        *([("targets", f"{table.together} in one model")] if table.together else []),
         *([("limit", ", ".join(sorted(limits)) + " rows a set")] if limits else []),
     ]
 
@@ -396,6 +417,11 @@ _GATES = (
     "Distribution of the gate over prompts: it should be open (1) for what is to be forgotten and closed (0) elsewhere."
 )
 _CHAIN = "Each request is unlearned on top of those before it."
+_BATCH = (
+    "So many targets are unlearned together, in one request: no sequence, but a model of its own for every batch. Each "
+    "begins with the targets of the smaller ones; at 1 stands the first of them alone. Figures are means over the "
+    "targets of a batch, so what is asked grows with it."
+)
 
 
 def _full(value: float) -> str:

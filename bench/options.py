@@ -26,6 +26,8 @@ class Options:
     methods: list[MethodName]
     benchmarks: list[str]
     sequential: bool
+    batches: tuple[int, ...]
+    """Sizes, from small to large; empty where targets are not batched."""
     model: str
     retrained: str | None
     data: str | None
@@ -115,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
         "--sequential",
         action="store_true",
         help="unlearn the benchmarks one after the other in one model, as successive requests",
+    )
+    what.add_argument(
+        "--batches",
+        default=None,
+        metavar="N,M",
+        help="with --benchmarks ort: instead of every target by itself the first N of the folder together, the first M "
+        "together and so on, each in a model of its own, with figures over the size of the batch: --batches 1,2,4",
     )
     what.add_argument(
         "--preset",
@@ -283,6 +292,20 @@ def parse_report(argv: Sequence[str]) -> ReportOptions:
     return ReportOptions(folders=a.folders, out=a.out or a.folders[0], check=a.check)
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    """Of batches, from small to large."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", part) for part in parts):
+        raise LetheError(f"--batches must be whole numbers of targets from 1 on, e.g. 1,2,4, got {text!r}")
+    sizes = sorted({*map(int, parts)})
+    if len(sizes) < 2:
+        raise LetheError(
+            f"--batches needs at least two sizes to compare, e.g. 1,2,4, got {text!r}; a single batch is a benchmark, "
+            f"--benchmarks ort/1-4"
+        )
+    return tuple(sizes)
+
+
 def parse(argv: Sequence[str] | None) -> Options:
     """Read and check the command line.
 
@@ -305,6 +328,15 @@ def parse(argv: Sequence[str] | None) -> Options:
         raise LetheError(f"--benchmarks names no benchmark, got {a.benchmarks!r}; see --list")
     if a.sequential and len(benchmarks) < 2 and benchmarks != ["ort"]:
         raise LetheError("--sequential needs at least two benchmarks, e.g. --benchmarks tofu/forget01,tofu/forget05")
+    if a.batches is not None and "ort" not in benchmarks:
+        raise LetheError(
+            f"--batches takes the first targets of ort together, but --benchmarks names {', '.join(benchmarks)}; write "
+            f"--benchmarks ort --batches {a.batches}"
+        )
+    if a.batches is not None and a.sequential:
+        raise LetheError(
+            "--batches unlearns targets together and --sequential one after the other; give one of the two"
+        )
     foreign = [name for name in benchmarks if name.startswith("lm_eval:")]
     if foreign and (a.tune is not None or a.stop_early is not None):
         raise LetheError(
@@ -334,6 +366,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         methods=methods,
         benchmarks=benchmarks,
         sequential=a.sequential,
+        batches=() if a.batches is None else _sizes(a.batches),
         model=a.model,
         retrained=a.retrained,
         data=a.data,

@@ -1,7 +1,8 @@
 """What an evaluation leaves behind: metrics with their spread, missing ones with the reason."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,8 @@ class Metric:
     higher_is_better: bool | None = None
     """None where neither direction is better by itself."""
     reason: str = ""
+    by_target: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Of a mean over several targets of one request, each target's own value; else empty."""
 
     @property
     def missing(self) -> bool:

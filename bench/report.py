@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.curves import curve_rows, learning_rows
+from bench.curves import batch_rows, curve_rows, learning_rows
 from bench.errors import LetheError
 from bench.exports import leaderboard_json, markdown
 from bench.latex import latex
@@ -42,7 +42,10 @@ _COSTS = (
     *("train_seconds", "eval_seconds", "wall_seconds", "peak_gib"),
     *("trainable_parameters", "train_steps", "train_tokens", "device"),
 )
-_SOMETIMES = ("ort_summary.csv", "ort_summary.tex", "curves.csv", "learning_curves.csv", "significance.csv")
+_SOMETIMES = (
+    *("ort_summary.csv", "ort_summary.tex", "curves.csv", "batches.csv", "learning_curves.csv"),
+    "significance.csv",
+)
 _LONG_FORM = ("model", "method", "benchmark", "seed", "protocol", "metric", "value", "stderr", "n")
 
 
@@ -58,7 +61,8 @@ def write_reports(
     """metrics.csv, leaderboard.csv, .tex, .md, .json and costs.csv in `out`; the same records give the same bytes.
 
     Where facts were asked in forms, ORT's summary as ort_summary.csv and .tex beside them; of successive requests
-    curves.csv; where methods were compared with the best of their column, significance.csv.
+    curves.csv; of nested batches of targets batches.csv; where methods were compared with the best of their column,
+    significance.csv.
 
     `methods` is the order of the rows; a label with fields, `npo[beta=0.2]`, that is not in it follows its method.
     Without it, and for what it does not name, the order is that of the records. References come first in any case.
@@ -81,6 +85,8 @@ def write_reports(
         }
     if len(curves := curve_rows(tables)) > 1:
         contents["curves.csv"] = _csv(curves)
+    if len(batches := batch_rows(tables)) > 1:
+        contents["batches.csv"] = _csv(batches)
     if len(looks := learning_rows(tables, folders)) > 1:
         contents["learning_curves.csv"] = _csv(looks)
     if significance is not None and significance.results:
@@ -129,15 +135,15 @@ def _wide_rows(tables: Sequence[Table]) -> list[list[object]]:
     metrics = headline_first(known or HEADLINE)
     several = any(len(row.seeds) > 1 for table in tables for row in table.rows)
     deviations = metrics if several else []
-    averaged = any(table.targets for table in tables)
+    averaged = any(table.targets or table.together for table in tables)
     bounded = [name for name in metrics if name in HEADLINE_FORMS] if averaged else []
     head = ["method", "benchmark", "model", "protocol", "seeds", *(["targets"] if averaged else []), "failed"]
     bounds = [f"{name}_{end}" for name in bounded for end in ("low", "high")]
     rows: list[list[object]] = [[*head, *metrics, *(f"{name}_sd" for name in deviations), *bounds]]
     for table in tables:
+        targets = [len(table.targets) or table.together or None] if averaged else []
         for row in table.rows:
             start = [row.method, table.benchmark, table.model, table.protocol, len(row.seeds)]
-            targets = [len(table.targets) or None] if averaged else []
             spread = [statistics.stdev(v) if len(v := row.values(name)) > 1 else math.nan for name in deviations]
             ends = [end for name in bounded for end in row.interval(name)]
             rows.append([*start, *targets, len(row.failed), *map(row.mean, metrics), *spread, *ends])

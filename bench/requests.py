@@ -54,7 +54,7 @@ def plan(options: Options, root: Path | None, *, trains: bool) -> Plan:
             with nothing to forget.
     """
     named = [name for name in options.benchmarks if not data.judges_only(name)]
-    names = list(dict.fromkeys(part for name in named for part in data.expand(name, root)))
+    names = list(dict.fromkeys(part for name in named for part in data.expand(name, root, options.batches)))
     judges = [_load(name, options, root) for name in options.benchmarks if data.judges_only(name)]
     if not names and trains:
         raise LetheError(

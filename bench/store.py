@@ -386,6 +386,8 @@ def _plain(value: Any) -> Any:
 
 def _metric_row(metric: Metric) -> dict[str, Any]:
     row = dataclasses.asdict(metric)
+    if not metric.by_target:
+        del row["by_target"]
     if math.isinf(metric.value):
         row["reason"] = metric.reason or f"not finite: {metric.value}"
     return row
@@ -397,6 +399,9 @@ def _metric(row: Any, path: Path) -> Metric:
     numbers = {key: math.nan if row.get(key) is None else row[key] for key in ("value", "stderr")}
     if not all(isinstance(number, float | int) for number in numbers.values()):
         raise LetheError(f"{path}: value and stderr of {row['name']!r} must be numbers or null, got {row!r}; {_REDO}")
+    each = row.get("by_target", {})
+    if not isinstance(each, dict) or not all(isinstance(number, float | int) for number in each.values()):
+        raise LetheError(f"{path}: by_target of {row['name']!r} must hold a number a target, got {row!r}; {_REDO}")
     return Metric(**{**row, **{key: float(number) for key, number in numbers.items()}})
 
 

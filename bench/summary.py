@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from bench.latex import escape_latex, slug
-from bench.latex.captions import code_of, seeds_of
+from bench.latex.captions import code_of, seeds_of, targets_of
 from bench.tables import Row, Table, printed_number
 
 COLUMNS = {
@@ -86,7 +86,7 @@ def summary_latex(table: Table) -> str:
 def _part(table: Table, original: Row | None, rows: Sequence[Row], number: int) -> str:
     shown = [*([original] if original is not None else []), *rows]
     label = slug(f"{table.benchmark}-{table.model}-{table.protocol}")
-    targets = f"mean over {len(table.targets)} targets" if len(table.targets) > 1 else ""
+    targets = targets_of([table]) if len(table.targets) != 1 else ""
     facts = ", ".join(filter(None, [seeds_of([table]), targets, code_of([table])]))
     lines = [
         r"\begin{table}",

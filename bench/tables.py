@@ -101,22 +101,31 @@ class Row:
         return values if len(values) == len(found) else []
 
     def by_target(self, metric: str) -> dict[str, dict[str, float]]:
-        """Benchmark -> seed -> value, of those that have one."""
+        """Target -> seed -> value, of those that have one.
+
+        Targets are the benchmarks of the table where it has several, else the people that were forgotten in one model.
+        """
         table: dict[str, dict[str, float]] = {}
         for record in self.records:
             found = metrics_of(record).get(metric)
             if found is not None and not found.missing:
-                table.setdefault(spec_of(record, "benchmark"), {})[spec_of(record, "seed")] = found.value
+                alone = {spec_of(record, "benchmark"): found.value}
+                for target, value in (alone if self.targets else found.by_target).items():
+                    table.setdefault(target, {})[spec_of(record, "seed")] = value
         return table
 
     def interval(self, metric: str) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean over targets; NaN with fewer than two, or where the mean is missing."""
-        if len(self.targets) < 2 or not self.values(metric):
-            return math.nan, math.nan
+        """95 % bootstrap interval of the mean over targets; NaN with fewer than two, or where the mean is missing.
+
+        Of targets forgotten in one model it holds for that model: what is asked of all of them at once (utility) has
+        none.
+        """
         table = self.by_target(metric)
+        if len(table) < 2 or not self.values(metric) or any(len(found) < len(self.seeds) for found in table.values()):
+            return math.nan, math.nan
         from bench.stats import bootstrap_mean  # numpy, which tables of one benchmark do not need
 
-        ends = bootstrap_mean([mean(list(table[target].values())) for target in self.targets])
+        ends = bootstrap_mean([mean(list(table[target].values())) for target in sorted(table, key=natural)])
         return ends.low, ends.high
 
     def mean(self, metric: str) -> float:
@@ -149,6 +158,12 @@ class Table:
         if len(self.targets) == 1:
             return self.targets[0]
         return f"{self.benchmark}, mean over {len(self.targets)} targets" if self.targets else self.benchmark
+
+    @property
+    def together(self) -> int:
+        """How many targets one model was to forget, in a table whose figures are means over those; else 0."""
+        found = [] if self.targets else [record for row in self.rows for record in row.records]
+        return max((len(m.by_target) for record in found for m in metrics_of(record).values()), default=0)
 
     @property
     def columns(self) -> list[str]:

@@ -325,20 +325,27 @@ def _average(values: Sequence[float]) -> float:
 def _over_forms(
     name: str, forms: Mapping[str, _Drops], formula: Callable[[Sequence[float]], float], *, higher_is_better: bool
 ) -> Metric:
-    """The formula over the forms that a target has, then the mean over targets."""
+    """The formula over the forms that a target has, then the mean over targets, each of which is kept."""
     there = [drops for drops in forms.values() if drops.there] or list(forms.values())
     reason = next((drops.reason for drops in there if drops.reason), "")
     targets = dict.fromkeys(target for drops in there for target in drops.by_target)
-    values = []
+    values: dict[str, float] = {}
     for target in targets:
-        values.append(formula([drops.by_target[target] for drops in there if target in drops.by_target]))
-        if not reason and math.isnan(values[-1]):
+        values[target] = formula([drops.by_target[target] for drops in there if target in drops.by_target])
+        if not reason and math.isnan(values[target]):
             reason = f"{target!r} is asked in one form only, which cannot differ"
     if reason:
         return missing(name, reason, higher_is_better=higher_is_better)
-    mean = metrics.mean(values)
-    n = len(targets) if len(targets) > 1 else sum(drops.items for drops in there)
-    return Metric(name=name, value=mean.value, stderr=mean.stderr, n=n, higher_is_better=higher_is_better)
+    mean = metrics.mean(list(values.values()))
+    several = len(values) > 1
+    return Metric(
+        name=name,
+        value=mean.value,
+        stderr=mean.stderr,
+        n=len(values) if several else sum(drops.items for drops in there),
+        higher_is_better=higher_is_better,
+        by_target=values if several else {},
+    )
 
 
 def same_rows(rows: Sequence[Row], reference: Iterable[Row]) -> list[Row]:

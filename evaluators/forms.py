@@ -12,8 +12,8 @@ kept, and easily mistaken for the target).
 p of a row is the ORT score: the geometric mean of the probabilities of the gold answer's tokens behind the cue,
 exp(-nll_sum / n_tokens), without a terminator (T, eval_forget_prob.py). Every mean over rows is taken per target, then
 the unweighted mean over targets (T, summarize.py): n and standard error are of the rows where there is one target, of
-the targets where there are several. Everything lies in 0..1 but the relative changes. "down on forget" means: lower is
-better on forget rows, higher on the others.
+the targets where there are several, and what is related to the original keeps each target's value. Everything lies in
+0..1 but the relative changes. "down on forget" means: lower is better on forget rows, higher on the others.
 
 {part}_{form}: mean p, named as in the paper's table: forget_fb, neighbor_mcp; sub_{part}_fb and sub_{part}_qa letter by
     letter. Down on forget. mcp is the probability of the letter among all tokens.

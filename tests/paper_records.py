@@ -16,8 +16,9 @@ SETS = ("forget", "retain", "real_authors", "world_facts")
 
 
 def every_kind() -> list[Record]:
-    """Question sets over three seeds, topics of two models, targets, a chain, failures, and names of all signs."""
-    return [*example_records(), *question_sets(), *topics("org/model_7b"), *topics(AWKWARD), *targets(), *chain()]
+    """Question sets over three seeds, topics of two models, targets, a chain, batches, failures, names of all signs."""
+    records = [*example_records(), *question_sets(), *topics("org/model_7b"), *topics(AWKWARD)]
+    return [*records, *targets(), *chain(), *batches()]
 
 
 def question_sets() -> list[Record]:
@@ -62,6 +63,20 @@ def chain() -> list[Record]:
         for method in ("original", AWKWARD)
         for at, stage in enumerate(stages)
     ]
+
+
+def batches() -> list[Record]:
+    """Nested batches of targets: form gaps 0.1 to either side of the mean, and the utility of the one model."""
+    records = []
+    for at, stage in enumerate(("ort/1_Ann_Lee", "ort/1-2", "ort/1-3")):
+        gap = 0.5 + 0.1 * at
+        each = {f"P{n}": gap + 0.1 * (n - at / 2) * 2 / at for n in range(at + 1)} if at else {}
+        metrics = [
+            Metric(name="form_gap", value=gap, higher_is_better=False, by_target=each),
+            Metric(name="ort_utility", value=1 - gap, higher_is_better=True),
+        ]
+        records.append(cell("npo", metrics, benchmark=stage))
+    return records
 
 
 def of(names: dict[str, bool], value: float) -> list[Metric]:

@@ -78,6 +78,34 @@ def test_several_targets_at_once_and_one_after_the_other(toys: Toys, tmp_path: P
     assert all(row["value"] for row in curves)
 
 
+def test_batches_of_the_first_targets_become_a_curve_over_their_size(toys: Toys, tmp_path: Path) -> None:
+    assert run_all.main(command(toys, tmp_path, "npo", "ort", "--batches", "1,3,2")) == 0
+    sizes = {1: f"ort/{FOLDERS[0]}", 2: "ort/1-2", 3: "ort/1-3"}
+    assert set(cells(tmp_path)) == {(m, name) for m in ("original", "npo") for name in sizes.values()}
+    metrics = {
+        row["benchmark"]: float(row["value"])
+        for row in table(tmp_path / "metrics.csv")
+        if (row["method"], row["metric"]) == ("npo", "mean_forgetting")
+    }
+    curve = [
+        row for row in table(tmp_path / "batches.csv") if (row["method"], row["metric"]) == ("npo", "mean_forgetting")
+    ]
+    assert [(int(row["targets"]), row["benchmark"], float(row["value"])) for row in curve] == [
+        (size, name, metrics[name]) for size, name in sizes.items()
+    ]
+    assert not curve[0]["low"]
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in curve[1:])
+    rows = {row["benchmark"]: row for row in table(tmp_path / "leaderboard.csv") if row["method"] == "npo"}
+    assert [rows[name]["targets"] for name in ("ort", "ort/1-2", "ort/1-3")] == ["1", "2", "3"]
+    each = json.loads((cells(tmp_path)["npo", "ort/1-3"] / "metrics" / "ort.json").read_text(encoding="utf-8"))
+    (kept,) = (metric["by_target"] for metric in each["metrics"] if metric["name"] == "mean_forgetting")
+    assert list(kept) == [*NAMES[:3]]
+    assert sum(kept.values()) / 3 == pytest.approx(metrics["ort/1-3"])
+    assert rows["ort/1-3"]["mean_forgetting_low"] == curve[2]["low"] != ""
+    assert "Targets unlearned together" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "paper" / "figures").glob("batches-ort-1-3-*"))) == 2
+
+
 def test_the_original_is_asked_once_what_targets_share(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path, "original")) == 0
     counts = [
@@ -138,6 +166,8 @@ def test_a_target_can_be_named_although_its_folder_has_a_comma(toys: Toys, tmp_p
         ("ort/9", [], "'ort/9'"),
         ("ort/2-9", [], "4, 5, 6, 7, 8, 9"),
         ("ort/1,ort/1_Ada_Moss", ["--sequential"], "to forget Ada Moss again; name each target once"),
+        ("ort", ["--batches", "2,4"], "--batches asks for 4 targets together"),
+        ("ort", ["--batches", "2,four"], "--batches must be whole numbers"),
         ("ort,wmdp", ["--protocol", "ort"], "--protocol ort is defined for ort, not for wmdp"),
         ("wmdp:forms", [], "only question/answer benchmarks can be asked in other forms"),
         ("ort", ["--set", "ort.forms=qa"], "unknown field of ort 'forms'; known: max_new_tokens, protocol"),

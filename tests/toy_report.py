@@ -157,6 +157,9 @@ def fill(out: Path) -> list[Record]:
     for place, name in enumerate(("ort/1_Ann_Lee>", "ort/1_Ann_Lee>ort/2_Ben_Oz")):
         for number, method in enumerate(("npo", "rocr")):
             made.cell(method, name, evaluator="ort", metrics=forms(1 + number, 0.1 * place))
+    for targets in (1, 2):
+        name = f"ort/3-{2 + targets}" if targets > 1 else "ort/3_Cy"
+        made.cell("npo", name, evaluator="ort", metrics=forms(targets), model="nested")
     return made.records()
 
 

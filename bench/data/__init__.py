@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -65,9 +65,14 @@ def full_name(name: str) -> str:
     return name
 
 
-def expand(name: str, root: Path | None) -> list[str]:
-    """The requests that a name stands for: "ort" is one for every target there is."""
-    return [TARGETS + folder for folder in ort.targets(root)] if full_name(name) == ort.DEFAULT else [name]
+def expand(name: str, root: Path | None, batches: Sequence[int] = ()) -> list[str]:
+    """The requests that a name stands for: "ort" is one for every target there is.
+
+    With sizes of batches "ort" is a request for each of them: the first so many targets together.
+    """
+    if full_name(name) != ort.DEFAULT:
+        return [name]
+    return ort.first_together(root, batches) if batches else [TARGETS + folder for folder in ort.targets(root)]
 
 
 def collection(name: str) -> str:
@@ -77,6 +82,16 @@ def collection(name: str) -> str:
     ('ort', 'ort/1-5', 'tofu/forget10')
     """
     return ort.DEFAULT if re.fullmatch(r"ort/\d+_[^>]*", name) else name
+
+
+def span(name: str) -> tuple[int, int] | None:
+    """The numbers of the first and the last of the targets that a request forgets together; None of anything else.
+
+    >>> span("ort/2-5"), span("ort/3_Ann_Lee"), span("ort/3_Ann_Lee>"), span("ort")
+    ((2, 5), (3, 3), None, None)
+    """
+    found = re.fullmatch(r"ort/(\d+)(?:-(\d+)|_[^>]*)", name)
+    return (int(found[1]), int(found[2] or found[1])) if found else None
 
 
 def taught(name: str) -> str:

@@ -47,6 +47,7 @@ from bench.data.targets.places import (
     check_distinct,
     choose,
     folder_of,
+    nested,
     place_of,
     read_background,
 )
@@ -71,6 +72,11 @@ def known() -> list[str]:
 def targets(root: Path | None) -> list[str]:
     """The folders of all targets in the order of their numbers."""
     return list(all_targets(root))
+
+
+def first_together(root: Path | None, sizes: Sequence[int]) -> list[str]:
+    """The benchmarks that are the first so many targets: "ort/1_Stephen_King", "ort/1-2", "ort/1-4" for 1, 2 and 4."""
+    return [nested(size, all_targets(root), place_of(root)) for size in sizes]
 
 
 def load(

@@ -34,8 +34,12 @@ def averaged(tables: Iterable[Table]) -> bool:
 
 def targets_of(tables: Iterable[Table]) -> str:
     """Over how many targets the figures are means; empty where over none."""
-    counts = sorted({len(table.targets) for table in tables if table.targets})
-    return f"mean over {' and '.join(map(str, counts))} target{'s' if counts[-1] > 1 else ''}" if counts else ""
+    tables = list(tables)
+    alone = sorted({len(table.targets) for table in tables if table.targets})
+    together = sorted({table.together for table in tables if table.together})
+    parts = [f"over {' and '.join(map(str, alone))} target{'s' if alone[-1] > 1 else ''}"] if alone else []
+    parts += [f"over {' and '.join(map(str, together))} targets in one model"] if together else []
+    return f"mean {', '.join(parts)}" if parts else ""
 
 
 def commits_of(records: Iterable[Record]) -> list[tuple[str, bool]]:

@@ -87,8 +87,8 @@ def _caption(table: Table) -> str:
     seed = seeds_of([table])
     if averaged([table]):
         seed += " (means)"
-    if table.targets:
-        seed += f", {targets_of([table])}"
+    if over := targets_of([table]):
+        seed += f", {over}"
     return "\n".join(
         [
             f"Unlearning {breakable(escape_latex(table.benchmark))}: model {breakable(escape_latex(table.model))}, "

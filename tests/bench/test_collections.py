@@ -2,12 +2,15 @@
 
 import csv
 import io
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.data import collection, expand, full_name, taught
+from bench.curves import batch_rows
+from bench.data import collection, expand, full_name, span, taught
 from bench.errors import LetheError
 from bench.records import Metric, missing
 from bench.report import write_reports
@@ -147,3 +150,92 @@ def test_a_chain_becomes_curves(tmp_path: Path) -> None:
         ("tofu/forget01>tofu/forget05", "1", "tofu/forget01", "0.4"),
         ("tofu/forget01>tofu/forget05", "2", "tofu/forget05", "0.5"),
     ]
+
+
+def batch(method: str, benchmark: str, values: dict[str, float], *, seed: int = 0) -> Record:
+    """Targets forgotten in one model: the mean of their form gaps, each of which is kept, and the model's utility."""
+    one = record(method, benchmark, seed=seed, ort_utility=0.9)
+    gap = Metric(name="form_gap", value=sum(values.values()) / len(values), n=len(values), by_target=values)
+    return replace(one, metrics={"ort": [gap, *one.metrics["ort"]]})
+
+
+def test_targets_of_one_model_have_an_interval_over_targets_as_those_forgotten_alone_have(tmp_path: Path) -> None:
+    values = {"Ann Lee": 0.2, "Ben Oz": 0.6}
+    (alone,) = tables_of([record("npo", n, form_gap=v) for n, v in zip((ANN, BEN), values.values(), strict=True)], [])
+    (together,) = tables_of([batch("npo", "ort/1-2", values)], [])
+    assert together.rows[0].mean("form_gap") == pytest.approx(alone.rows[0].mean("form_gap"))
+    assert together.rows[0].interval("form_gap") == alone.rows[0].interval("form_gap") == pytest.approx((0.2, 0.6))
+    assert (alone.together, together.together) == (0, 2)
+    write_reports([batch("npo", "ort/1-2", values)], tmp_path)
+    (row,) = read(tmp_path / "leaderboard.csv")
+    assert (row["targets"], row["form_gap_low"], row["form_gap_high"]) == ("2", "0.2", "0.6")
+    assert (row["ort_utility"], row["ort_utility_low"]) == ("0.9", "")  # asked once, of the one model
+    (told,) = json.loads((tmp_path / "leaderboard.json").read_text())["leaderboards"][0]["rows"]
+    assert told["values"]["form_gap"]["interval"] == pytest.approx([0.2, 0.6])
+    assert "mean over 2 targets in one model" in (tmp_path / "leaderboard.tex").read_text().replace("\n", " ")
+
+
+def test_the_interval_of_a_batch_is_of_each_targets_mean_over_seeds() -> None:
+    seeds = [{"Ann": 0.0, "Ben": 0.6}, {"Ann": 0.4, "Ben": 1.0}]  # Ann .2, Ben .8
+    records = [batch("npo", "ort/1-2", values, seed=seed) for seed, values in enumerate(seeds)]
+    (table,) = tables_of(records, [])
+    assert table.rows[0].interval("form_gap") == pytest.approx((0.2, 0.8))
+    (lacking,) = tables_of([records[0], record("npo", "ort/1-2", seed=1, form_gap=0.7)], [])
+    assert all(map(math.isnan, lacking.rows[0].interval("form_gap")))  # a seed whose targets are not known
+
+
+def test_nested_batches_become_a_curve_that_begins_with_their_first_target_alone(tmp_path: Path) -> None:
+    records = [
+        record("npo", ANN, form_gap=0.1),
+        record("npo", BEN, form_gap=0.9),  # alone too, but at 1 stands the target that begins the batches
+        batch("npo", "ort/1-2", {"Ann": 0.2, "Ben": 0.4}),
+        batch("npo", "ort/1-4", {"Ann": 0.5, "Ben": 0.5, "Cy": 0.5, "Di": 0.5}),
+        batch("npo", "ort/2-3", {"Ben": 0.7, "Cy": 0.7}),  # begins with another target, which is there alone
+        record("npo", f"{ANN}>", form_gap=0.8),  # the first of a chain
+        record("npo", "tofu/forget01", form_gap=0.4),
+        record("rocr", "ort/1-4", fail=True),
+    ]
+    write_reports(records, tmp_path, methods=["npo", "rocr"])
+    found = [row for row in read(tmp_path / "batches.csv") if row["metric"] == "form_gap"]
+    points = [(r["batch"], r["targets"], r["benchmark"], r["value"], r["low"]) for r in found if r["method"] == "npo"]
+    assert points == [
+        ("ort/1-4", "1", ANN, "0.1", ""),
+        ("ort/1-4", "2", "ort/1-2", "0.30000000000000004", "0.2"),
+        ("ort/1-4", "4", "ort/1-4", "0.5", "0.5"),
+        ("ort/2-3", "1", BEN, "0.9", ""),
+        ("ort/2-3", "2", "ort/2-3", "0.7", "0.7"),
+    ]
+    holes = [(r["targets"], r["value"], r["seeds"]) for r in found if r["method"] == "rocr"]
+    assert holes == [("1", "", "0"), ("2", "", "0"), ("4", "", "0")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (ANN, BEN),  # each alone
+        ("ort/1-2",),
+        ("ort/1-2", "ort/3-4"),  # not nested
+        ("ort/1-2", BEN),  # alone, but not the first
+        (ANN, "ort/1_Another", "ort/1-2"),  # two people with the number 1
+        (f"{ANN}>", f"{ANN}>{BEN}"),
+    ],
+)
+def test_what_is_not_nested_is_no_curve(names: tuple[str, ...], tmp_path: Path) -> None:
+    records = [record("npo", name, form_gap=0.5) for name in names]
+    assert len(batch_rows(tables_of(records, []))) == 1
+    (tmp_path / "batches.csv").write_text("of an earlier command")
+    write_reports(records, tmp_path)
+    assert not (tmp_path / "batches.csv").exists()
+
+
+def test_models_and_protocols_have_curves_of_their_own() -> None:
+    records = [record("npo", name, form_gap=0.5) for name in (ANN, "ort/1-2")]
+    other = [replace(r, cell_id=f"other-{r.cell_id}", spec={**r.spec, "model": "other"}) for r in records]
+    rows = batch_rows(tables_of([*records, *other[1:]], []))[1:]
+    assert {row[0] for row in rows} == {"m"}  # of the other model there is one point
+    assert {row[0] for row in batch_rows(tables_of([*records, *other], []))[1:]} == {"m", "other"}
+
+
+def test_the_numbers_that_a_name_spans() -> None:
+    names = ("ort/2-5", "ort/12_Ann_Lee", "ort/12_Ann_Lee>", f"{ANN}>{BEN}", "ort", "ort/3", "tofu/forget01")
+    assert [span(name) for name in names] == [(2, 5), (12, 12), *[None] * 5]

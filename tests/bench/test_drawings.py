@@ -6,7 +6,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.drawings import form_gap, gate_panels, loss_panels, request_panels, scatter, truth_ratio_panels
+from bench.drawings import (
+    batch_panels,
+    form_gap,
+    gate_panels,
+    loss_panels,
+    request_panels,
+    scatter,
+    truth_ratio_panels,
+)
 from bench.pareto import tradeoffs
 from bench.records import Metric
 from bench.tables import Table, tables_of
@@ -115,3 +123,18 @@ def test_a_chain_is_a_line_of_its_stages(value: float | None) -> None:
     ((title, (panel,)),) = request_panels(rows)
     assert (title, panel.title) == ("a>b, model m, protocol strict", "form_gap")
     assert panel.svg.count("data-tip") == (2 if value == 0.5 else 1)
+
+
+def test_a_nest_of_batches_is_a_line_over_their_sizes_that_tells_its_intervals() -> None:
+    start = ["m", "strict", "npo", "ort/1-4"]
+    rows = [
+        [*start, 1, "ort/1_A", "form_gap", 0.25, 1, float("nan"), float("nan")],
+        [*start, 4, "ort/1-4", "form_gap", 0.5, 1, 0.4, 0.6],
+    ]
+    ((title, (panel,)),) = batch_panels(rows)
+    assert (title, panel.title) == ("ort/1-4, model m, protocol strict", "form_gap")
+    marks = [element.attrib for element in ElementTree.fromstring(panel.svg).iter()]
+    assert [mark["data-tip"] for mark in marks if "data-tip" in mark] == [
+        "npo form_gap of the first target: 0.2500",
+        "npo form_gap of 4 targets: 0.5000 95 % interval over targets: 0.4000 to 0.6000",
+    ]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.collections import LineCollection
 
 from bench.figures import MOST_PANELS, Picture, pictures
 from bench.records import Metric
@@ -130,6 +131,20 @@ def test_successive_requests_make_a_curve(tmp_path: Path) -> None:
     figure = picture.draw()
     assert [axes.get_title() for axes in figure.axes] == ["forget ks d", "model utility"]
     assert lines(figure)[0] == [(1, 0.5), (2, 0.6), (3, 0.7)]
+
+
+def test_batches_make_a_curve_that_says_it_is_no_sequence(tmp_path: Path) -> None:
+    found = drawn(tmp_path, paper_records.batches())
+    (picture,) = (picture for name, picture in found.items() if name.startswith("batches"))
+    assert picture.name == "batches-ort-1-3-mini-strict"
+    assert "no sequence of requests; at 1 is the first of them, ort/1_Ann_Lee, alone" in picture.caption
+    figure = picture.draw()
+    assert [axes.get_title() for axes in figure.axes] == ["form gap", "ort utility"]
+    assert lines(figure)[0] == [(1, 0.5), (2, 0.6), (3, 0.7)]
+    gap, utility = figure.axes
+    ends = [bar.get_segments()[0].tolist() for bar in gap.collections if isinstance(bar, LineCollection)]
+    assert ends[0] == [[2, pytest.approx(0.5)], [2, pytest.approx(0.7)]]  # two targets, .5 and .7
+    assert len(ends) == 2 and not utility.collections  # a single target and one model's utility have none
 
 
 def test_a_cell_without_samples_or_log_is_left_out(tmp_path: Path) -> None:

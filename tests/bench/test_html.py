@@ -204,6 +204,7 @@ def test_every_picture_is_there_and_well_formed(source: str) -> None:
             *of_questions,
             "Forgetting by form",
             "Successive requests: ort/1_Ann_Lee&gt;ort/2_Ben_Oz, model m, protocol strict",
+            "Targets unlearned together: ort/3-4, model nested, protocol strict",
         ]
     )
     drawings = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", source, re.DOTALL)]

@@ -44,6 +44,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         methods=[MethodName("npo"), MethodName("grun_npo", (("rank", "2"),))],
         benchmarks=["tofu/forget01"],
         sequential=False,
+        batches=(),
         model="some/model",
         retrained="gold",
         data="folder",
@@ -90,6 +91,32 @@ def test_a_family_alone_is_its_default() -> None:
 def test_counts_are_positive(name: str) -> None:
     with pytest.raises(LetheError, match=f"--{name} must be at least 1, got 0"):
         parse([f"--{name}", "0"])
+
+
+def test_sizes_of_batches_are_read_from_small_to_large() -> None:
+    assert parse(["--benchmarks", "ort", "--batches", "4, 1,2,2"]).batches == (1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--benchmarks", "ort", "--batches", "1,x"],
+            "must be whole numbers of targets from 1 on, e.g. 1,2,4, got",
+        ),
+        (["--benchmarks", "ort", "--batches", "0,2"], "from 1 on, e.g. 1,2,4, got '0,2'"),
+        (["--benchmarks", "ort", "--batches", "1-4"], "got '1-4'"),
+        (["--benchmarks", "ort", "--batches", ""], "got ''"),
+        (["--benchmarks", "ort", "--batches", "4,4"], "needs at least two sizes to compare, e.g. 1,2,4, got '4,4'"),
+        (["--batches", "1,2"], "--benchmarks names tofu/forget10; write --benchmarks ort --batches 1,2"),
+        (["--benchmarks", "ort/1,wmdp", "--batches", "1,2"], "--benchmarks names ort/1, wmdp; write"),
+        (["--benchmarks", "ort", "--sequential", "--batches", "1,2"], "one after the other; give one of the two"),
+    ],
+)
+def test_batches_that_make_no_sense_are_refused(arguments: list[str], said: str) -> None:
+    with pytest.raises(LetheError) as refused:
+        parse(arguments)
+    assert said in str(refused.value) and "--batches" in str(refused.value)
 
 
 def test_the_protocol_of_grun_is_for_multiple_choice() -> None:

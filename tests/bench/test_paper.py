@@ -221,7 +221,7 @@ def test_the_paper_includes_every_file_that_is_written_and_no_other(paper: list[
     assert "code 01234567" in text
     kinds = {name.partition("-")[0] for name in written}
     assert kinds == {f"tables/{kind}" for kind in ("leaderboard", "sets", "topics.tex", "overall.tex", "summary")} | {
-        f"figures/{kind}" for kind in ("tradeoff", "truth", "losses", "form", "requests")
+        f"figures/{kind}" for kind in ("tradeoff", "truth", "losses", "form", "requests", "batches")
     }
 
 

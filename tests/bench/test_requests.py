@@ -10,7 +10,7 @@ from bench.errors import LetheError
 from bench.options import Options, parse
 from bench.requests import Request, plan
 from tests.toy_runs import question, write_choices, write_data
-from tests.toy_targets import FOLDERS, world
+from tests.toy_targets import FOLDERS, toy, world, write
 
 
 def options(*arguments: str) -> Options:
@@ -48,6 +48,30 @@ def test_without_a_chain_every_benchmark_is_a_request_of_its_own(root: Path) -> 
 def test_a_target_by_number_and_by_name_is_one_request(tmp_path: Path) -> None:
     found = chains(options("--benchmarks", f"ort/1,ort/{FOLDERS[0]},ort/2"), world(tmp_path))
     assert [request.title for (request,) in found] == [f"ort/{FOLDERS[0]}", f"ort/{FOLDERS[1]}"]
+
+
+def test_batches_are_nested_requests_beside_what_else_is_named(tmp_path: Path) -> None:
+    found = chains(options("--benchmarks", "ort,ort/3", "--batches", "1,2,4"), world(tmp_path))
+    titles = [request.title for (request,) in found]
+    assert titles == [f"ort/{FOLDERS[0]}", "ort/1-2", "ort/1-4", f"ort/{FOLDERS[2]}"]
+    subjects = [request.trained.subjects for (request,) in found]
+    assert [len(names) for names in subjects] == [1, 2, 4, 1]
+    assert subjects[2][:2] == subjects[1] and subjects[1][:1] == subjects[0]
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (FOLDERS[:3], "--batches asks for 4 targets together, but .* has 3; sizes must be within 1..3"),
+        ([*FOLDERS[:3], "7_Eve"], "takes the first 4 targets, but .* numbers them 1, 2, 3, 7; rename the folders"),
+        ([*FOLDERS[:3], "3_Eve"], "numbers them 1, 2, 3, 3; rename the folders"),
+    ],
+)
+def test_batches_need_targets_that_are_numbered_in_a_row(tmp_path: Path, folders: list[str], said: str) -> None:
+    for n, folder in enumerate(folders):
+        write(tmp_path, folder, toy(n))
+    with pytest.raises(LetheError, match=said):
+        chains(options("--benchmarks", "ort", "--batches", "2,4"), tmp_path)
 
 
 def test_a_chain_trains_on_what_is_new_and_is_judged_on_everything_so_far(root: Path) -> None:

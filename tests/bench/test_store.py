@@ -278,6 +278,16 @@ def test_an_infinite_metric_comes_back_missing_with_the_reason(tmp_path: Path) -
     assert metric.reason == "not finite: inf"
 
 
+def test_the_values_of_targets_come_back_and_where_there_are_none_nothing_is_written(tmp_path: Path) -> None:
+    several = Metric(name="form_gap", value=0.4, n=2, by_target={"Ada": 0.3, "Béla": 0.5})
+    write_metrics(tmp_path / "m.json", [several, Metric(name="ort_utility", value=1.0)])
+    assert read_metrics(tmp_path / "m.json") == [several, Metric(name="ort_utility", value=1.0)]
+    assert (tmp_path / "m.json").read_text(encoding="utf-8").count("by_target") == 1
+    (tmp_path / "m.json").write_text('{"metrics": [{"name": "form_gap", "value": 0.4, "by_target": {"Ada": null}}]}')
+    with pytest.raises(LetheError, match="by_target of 'form_gap' must hold a number a target"):
+        read_metrics(tmp_path / "m.json")
+
+
 def test_numbers_of_numpy_and_torch_paths_and_dataclasses_can_be_stored(tmp_path: Path) -> None:
     np = pytest.importorskip("numpy")
     write_json(

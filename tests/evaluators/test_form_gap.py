@@ -159,6 +159,22 @@ def test_the_gap_of_several_targets_is_the_mean_of_their_gaps() -> None:
     assert found["forgetting_fb"].value == pytest.approx(0.1)
 
 
+def test_what_is_a_mean_over_targets_keeps_the_value_of_each() -> None:
+    # forgetting of qa: (.8 - .4) / .8 = .5 of Ada, (.8 - .2) / .8 = .75 of Ben; the mean is .625
+    both = [four(0.8, 0.5, 0.9, 0.4, chosen=0.85, target=name) for name in ("Ada", "Ben")]
+    after = [four(p, 0.5, 0.9, 0.4, chosen=0.85, target=name) for name, p in (("Ada", 0.4), ("Ben", 0.2))]
+    found = summary([*after[0], *after[1]], [*both[0], *both[1]])
+    assert found["forgetting_qa"].by_target == pytest.approx({"Ada": 0.5, "Ben": 0.75})
+    assert found["forgetting_qa"].value == pytest.approx(0.625)
+    assert found["form_gap"].by_target == pytest.approx({"Ada": 0.5, "Ben": 0.75})  # the other forms lost nothing
+    for name, rows, reference in (("Ada", after[0], both[0]), ("Ben", after[1], both[1])):
+        alone = summary(rows, reference)  # the same rows of one target by itself
+        for metric, of in found.items():
+            if of.by_target:
+                assert of.by_target[name] == pytest.approx(alone[metric].value)
+                assert alone[metric].by_target == {}
+
+
 def test_the_gap_is_over_the_forms_that_there_are() -> None:
     found = summary(AFTER[:2], BEFORE[:2])
     assert found["form_gap"].value == pytest.approx(0.3)

@@ -141,8 +141,25 @@ def choose(name: str, there: Mapping[str, Target], place: str) -> tuple[str, lis
             f"write the whole name, {FAMILY}/{same[0]}"
         )
     found = [folder for folder in there if first <= number(folder) <= last]
-    canonical = f"{first}-{last}" if span[2] else found[0]
+    canonical = f"{first}-{last}" if len(found) > 1 else found[0]
     return f"{FAMILY}/{canonical}", [there[folder] for folder in found]
+
+
+def nested(size: int, there: Mapping[str, Target], place: str) -> str:
+    """The name of the first `size` targets together: all such batches begin alike, and the larger hold the smaller."""
+    numbers = list(map(number, there))
+    if size > len(numbers):
+        raise LetheError(
+            f"--batches asks for {size} targets together, but {place} has {len(numbers)}; sizes must be within "
+            f"1..{len(numbers)}"
+        )
+    first, last = numbers[0], numbers[size - 1]
+    if numbers[:size] != list(range(first, last + 1)):
+        raise LetheError(
+            f"--batches takes the first {size} targets, but {place} numbers them {_listed(numbers[:size])}; rename the "
+            "folders so that each number is the one before and 1, or ask for fewer"
+        )
+    return f"{FAMILY}/{first}-{last}" if size > 1 else f"{FAMILY}/{next(iter(there))}"
 
 
 def _listed(names: Iterable[object]) -> str:

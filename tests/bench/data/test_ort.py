@@ -349,6 +349,10 @@ def test_folders_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert ort.targets(tmp_path) == ["9_1", "10_0", "100_2"]
 
 
+def test_a_range_of_one_is_that_target(tmp_path: Path) -> None:
+    assert ort.load("ort/2-2", world(tmp_path)).name == f"ort/{FOLDERS[1]}"
+
+
 def test_a_range_is_one_request(tmp_path: Path) -> None:
     root = world(tmp_path)
     singles = [ort.load(f"ort/{n}", root) for n in (2, 3, 4)]
