@@ -4,7 +4,7 @@ Every piece is right-padded in a batch and goes on from the key/value cache of w
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,25 @@ class Encoded:
     carry: dict[str, Tensor]
     """What adapters keep of each row."""
 
+    def to(self, device: torch.device | str) -> "Encoded":
+        """The same on another device; on its own, the same tensors in a cache that can be extended apart."""
+        cache = self._with(lambda states: states.to(device))
+        carry = {key: value.to(device) for key, value in self.carry.items()}
+        return Encoded(cache, self.mask.to(device), self.lengths.to(device), self.trailing.to(device), carry)
+
+    def states(self) -> Iterator[Tensor]:
+        """Keys and values, (B, H, P, D) each, layer by layer."""
+        for layer in self.cache.layers:  # type: ignore[attr-defined]
+            yield from (layer.keys, layer.values)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> object:
+        """A copy of the cache whose keys and values are `change` of these."""
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]  # type: ignore[attr-defined]
+        for layer in cache.layers:  # type: ignore[attr-defined]
+            layer.keys, layer.values = change(layer.keys), change(layer.values)
+        return cache
+
     def rows(self, index: Tensor) -> "Encoded":
         """A copy of the rows `index`, with their padding in front: columns then count tokens, as sliding windows do."""
         index = index.to(self.mask.device)
@@ -73,12 +92,8 @@ class Encoded:
                 return states[index[:, None], :, columns.clamp(min=0)].transpose(1, 2)
             return states.expand(len(index), -1, -1, -1) if len(states) == 1 else states[index]
 
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in cache.layers]  # type: ignore[attr-defined]
-        for layer in cache.layers:  # type: ignore[attr-defined]
-            layer.keys, layer.values = pick(layer.keys), pick(layer.values)
         carry = {key: value[index] for key, value in self.carry.items()}
-        return Encoded(cache, mask, self.lengths[index], torch.zeros_like(index), carry)
+        return Encoded(self._with(pick), mask, self.lengths[index], torch.zeros_like(index), carry)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from bench import data, provenance
+from bench.beginnings import Beginnings, Lent
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -162,6 +163,8 @@ class Executor:
     """What was already asked of the loaded model as it is, by collection: targets share most of what is asked."""
     _found: list[Stage] = field(default_factory=list)
     """Stages that train nothing and were there already, as far as others share their answers."""
+    _beginnings: Beginnings | None = None
+    """What the loaded model as it is has read of prompts that targets begin alike."""
 
     def reuse(self, job: Job) -> bool:
         """Whether nothing of the job is left to do; if so its cells are counted."""
@@ -277,7 +280,7 @@ class Executor:
             if not self.fresh and self._settled(job, stage):
                 self.outcome.reused.append(cell.id)  # a chain is trained again from its start, but not scored again
                 return True
-            scorer = self._scorer(job, loaded, encoder)
+            scorer = self._scorer(stage, state[-1] if state else None, loaded, encoder)
             before = dict(vars(scorer.counts))
             evaluating = time.perf_counter()
             rows = {e.evaluator.name: as_stored(e.evaluator.score(scorer, e.benchmark)) for e in stage.evaluations}
@@ -330,17 +333,27 @@ class Executor:
                 f"{self.store.out} and run the same command again, or leave out --save-models"
             ) from error
 
-    def _scorer(self, job: Job, loaded: Loaded, encoder: Encoder) -> Scorer:
-        """A new one for a model that was changed; for one as it is the same again, which need not ask twice."""
+    def _scorer(self, stage: Stage, unlearned: Unlearned | None, loaded: Loaded, encoder: Encoder) -> Scorer:
+        """A new one for a model that was changed; for one as it is the same again, which need not ask twice.
+
+        What that has read of prompts is lent to adapters that say that they begin as without them. Their answers are
+        the same to the last bit if there is nothing to lend (`bench.beginnings`).
+        """
         made = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
-        shared = _collection(job.stages[0]) if job.method is None else ""
+        shared = _collection(stage)
         if not shared:
             return made
+        if self._beginnings is None or self._beginnings.model is not loaded.model:
+            self._beginnings = Beginnings(loaded.model)
+        if unlearned is not None:
+            made.beginnings = Lent(self._beginnings) if getattr(unlearned, "keeps_beginnings", False) else None
+            return made
+        made.beginnings = self._beginnings
         if shared not in self._unchanged:
             self._unchanged[shared] = made
             # Which questions meet in a batch decides the last bits, so what was asked first is asked first again.
-            for stage in self._found:
-                for evaluation in stage.evaluations if _collection(stage) == shared else ():
+            for found in self._found:
+                for evaluation in found.evaluations if _collection(found) == shared else ():
                     evaluation.evaluator.score(made, evaluation.benchmark)
         return self._unchanged[shared]
 
@@ -348,6 +361,7 @@ class Executor:
         """Let go of what was asked of the last loaded model, and of the model itself."""
         self._unchanged.clear()
         self._found.clear()
+        self._beginnings = None
 
     def complete(self, job: Job) -> None:
         """Metrics that had to wait for what they compare with: its job came later in the same run."""

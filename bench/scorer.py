@@ -1,8 +1,9 @@
 """What evaluators ask a model: token-level records of answers, and greedy generations.
 
 Nothing is computed twice: repeats are dropped, also across evaluators; the prompt of several completions is read once
-and its key/value cache shared by all of them, and so is a long prefix of many prompts; batches are sorted by length and
-cut by a budget of tokens.
+and its key/value cache shared by all of them, and so is a long prefix of many prompts; what later calls will begin with
+too is kept where there is a place for it (`bench.beginnings`); batches are sorted by length and cut by a budget of
+tokens.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.batching import in_batches
+from bench.beginnings import Ids, Source
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.encoded import Encoded, Piece, read
@@ -22,7 +24,7 @@ from bench.generate import greedy
 from bench.gradients import gradient_norm
 from bench.logprobs import CHUNK, TokenStats, token_stats
 from bench.models import check_context
-from bench.prefixes import clusters
+from bench.prefixes import MIN_PREFIX, clusters
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Counts:
     prompts: int = 0
     """Shared prompts that were read on their own, once for several completions."""
     prefixes: int = 0
-    """Shared prefixes that were read on their own, once for several prompts."""
+    """Shared prefixes that were read on their own, once for several prompts; not those that were found read."""
     tokens: int = 0
     """Tokens forwarded to score answers, without padding; shared ones count once."""
     generations: int = 0
@@ -97,10 +99,16 @@ class Scorer:
     """Read a prompt of several completions, or a prefix of several prompts, once. Off only to measure what it saves."""
     progress: Callable[[int, int], None] | None = None
     """Told (done, all) after every batch."""
+    beginnings: Source | None = None
+    """Where what prompts of other calls begin with too is kept. None keeps nothing between calls."""
     counts: Counts = field(default_factory=Counts)
     _answers: dict[Tokens, AnswerRecord] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, frozenset[int]], dict[_Prompt, tuple[int, ...]]] = field(default_factory=dict, repr=False)
     """By the most new tokens and the stop ids."""
+
+    def __post_init__(self) -> None:
+        if self.beginnings is not None and self.beginnings.model is not self.model:
+            raise ValueError("these beginnings were read by another model; give every model its own")
 
     @property
     def protocol(self) -> str:
@@ -131,8 +139,8 @@ class Scorer:
             alike = (prompt, tuple(h for h in t.hidden if h < t.label_start), t.last_prompt)
             groups[alike if self.share_prompts else (t,)].append(t)
         done, everything = 0, sum(map(len, groups.values()))
-        for prefix, members in self._by_prefix(list(groups.values())):
-            start = None if prefix is None else self._read_prefix(prefix)
+        for prefix, kept_as, members in self._by_prefix(list(groups.values())):
+            start = None if prefix is None else self._read_prefix(prefix, kept_as)
 
             def whole(batch: list[Tokens], start: Encoded | None = start) -> None:
                 nonlocal done
@@ -151,14 +159,26 @@ class Scorer:
             self._in_batches(several, lambda g: max(len(t.input_ids) for t in g), shared)
         return [self._answers[t] for t in tokens]
 
-    def _by_prefix(self, groups: list[list[Tokens]]) -> Iterator[tuple[Piece | None, list[list[Tokens]]]]:
-        """The groups, of one prompt each, by the prefix that is read once for them; first those without one."""
+    def _by_prefix(self, groups: list[list[Tokens]]) -> Iterator[tuple[Piece | None, Ids, list[list[Tokens]]]]:
+        """The groups, of one prompt each, by the prefix that is read once for them; first those without one.
+
+        With the prefix come the ids that it is kept as, none where it is of use to these prompts only. Nothing is
+        looked up here: a prompt is cut in the same place whether or not its beginning was read before.
+        """
         if not self.share_prompts:
-            yield None, groups
+            yield None, (), groups
             return
-        for cluster in clusters([_before_last(g[0]) for g in groups]):
-            members = [groups[i] for i in cluster.members]
-            yield Piece(members[0][0], 0, cluster.length) if cluster.length else None, members
+        apart: dict[Ids, list[list[Tokens]]] = defaultdict(list)
+        others: list[list[Tokens]] = []
+        for g in groups:
+            shared = 0 if self.beginnings is None else max(t.shared for t in g)
+            begins = _before_last(g[0])[:shared]
+            (others if len(begins) < MIN_PREFIX else apart[begins]).append(g)
+        for cluster in clusters([_before_last(g[0]) for g in others]):
+            members = [others[i] for i in cluster.members]
+            yield Piece(members[0][0], 0, cluster.length) if cluster.length else None, (), members
+        for begins, members in sorted(apart.items()):
+            yield Piece(members[0][0], 0, len(begins)), begins, members
 
     def generate(self, questions: Sequence[str], *, max_new_tokens: int = 200) -> list[str]:
         """Greedy continuations as text, stripped; the order of the result is the order of `questions`."""
@@ -220,12 +240,17 @@ class Scorer:
     def _in_batches(self, items: list, width: Callable, run: Callable) -> None:
         self.batch_tokens = min(self.batch_tokens, in_batches(items, width, self.batch_tokens, run))
 
-    def _read_prefix(self, prefix: Piece) -> Encoded:
-        """What many prompts begin with, on its own."""
+    def _read_prefix(self, prefix: Piece, kept_as: Ids) -> Encoded:
+        """What many prompts begin with, on its own, unless it was read before."""
+        source = self.beginnings if kept_as else None
+        if source is not None and (found := source.find(kept_as)) is not None:
+            return found
         _, start = read(self.model, [prefix], pad_id=self.encoder.pad_id, keep=True)
         assert start is not None
         self.counts.prefixes += 1
         self.counts.tokens += len(prefix)
+        if source is not None:
+            source.keep(kept_as, start)
         return start
 
     def _score_whole(self, batch: list[Tokens], start: Encoded | None) -> None:

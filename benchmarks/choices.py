@@ -106,7 +106,7 @@ def _texts(root: Path) -> list[str]:
     return ["\n".join((q.question, *q.choices)) for q in questions]
 
 
-def tiny_model(folder: Path, texts: list[str]) -> str:
+def tiny_model(folder: Path, texts: list[str], context: int = CONTEXT) -> str:
     """A random Llama and a byte-level BPE of the questions themselves."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -119,7 +119,7 @@ def tiny_model(folder: Path, texts: list[str]) -> str:
         vocab_size=VOCABULARY, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", model_max_length=CONTEXT).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", model_max_length=context).save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -127,7 +127,7 @@ def tiny_model(folder: Path, texts: list[str]) -> str:
         intermediate_size=352,
         num_hidden_layers=4,
         num_attention_heads=4,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         bos_token_id=None,
         eos_token_id=0,
     )

@@ -7,10 +7,11 @@ then its beginning. What was lost stands beside the prompt.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench.data.types import Tokens
+from bench.prefixes import common
 from evaluators.rwku_prompts import Asking, cue_behind
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Prompt:
     """Tokens cut from its beginning."""
     new_tokens: int
     """Room for the answer."""
+    shared: int = 0
+    """Tokens of its beginning that are no part of its own question: as `Tokens.shared`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Asker:
     scorer: "Scorer"
     doubled: bool
     """With the second BOS that ORT's prompts have."""
+    _openings: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    """User's turns without what is an asking's own, as prompts."""
 
     @property
     def context(self) -> int | None:
@@ -49,11 +54,21 @@ class Asker:
             cue = cue_behind(self.scorer.encoder, user, asking)
             ids = self.scorer.encoder.cued_prompt(user, cue, doubled=self.doubled)
             if len(ids) + room <= limit:
-                return Prompt(ids, dropped, 0, room)
+                return Prompt(ids, dropped, 0, room, self._shared(user, asking, ids))
         least = room if least is None else least
         new = max(least, int(limit - len(ids)) // 8 * 8)  # by eights: every budget needs batches of its own
         cut = int(min(max(0, len(ids) + new - limit), len(ids) - 1))
         return Prompt(ids[cut:], dropped, cut, new)
+
+    def _shared(self, user: str, asking: Asking, ids: tuple[int, ...]) -> int:
+        """How far a prompt goes like the one whose user stops where the question would begin; it tells of no other."""
+        opening = user.removesuffix(asking.own)
+        if not asking.own or not opening:
+            return 0
+        if opening not in self._openings:
+            cue = cue_behind(self.scorer.encoder, opening, asking)
+            self._openings[opening] = self.scorer.encoder.cued_prompt(opening, cue, doubled=self.doubled)
+        return common(self._openings[opening], ids)
 
     def labels(self, user: str, asking: Asking, target: str, *, apart: bool = False) -> tuple[int, ...]:
         """The ids of a target behind the cue."""

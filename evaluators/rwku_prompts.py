@@ -34,13 +34,17 @@ class Asking:
     cue: str
     loose: bool = False
     """The cue has a space in front unless white space is there already (TruthfulQA and BBH, in RWKU's code)."""
+    own: str = ""
+    """What ends every user's turn and is this asking's own, where all in front of it begins others too, of any target.
+    Empty where nothing has to be made of that."""
 
 
 def ask_mmlu(shots: Shots) -> Asking:
     """All examples and the question in one turn."""
     head = f"The following are multiple choice questions (with answers) about {shots.question.subject}.\n\n"
     solved = [f"{_listed(q)}\n{CUE} {LETTERS[q.answer]}\n\n" for q in shots.examples]
-    return Asking(_shorter(head.replace("_", " "), solved, FOLLOW + _listed(shots.question)), CUE)
+    own = _listed(shots.question)
+    return Asking(_shorter(head.replace("_", " "), solved, FOLLOW + own), CUE, own=own)
 
 
 def ask_plainly(question: Question) -> Asking:

@@ -221,7 +221,7 @@ def _choices(asker: Asker, asking: rwku_prompts.Asking, choices: Sequence[str]) 
 
 
 def _behind(prompt: Prompt, labels: Sequence[tuple[int, ...]]) -> list[Tokens]:
-    return [Tokens((*prompt.ids, *ids), len(prompt.ids)) for ids in labels]
+    return [Tokens((*prompt.ids, *ids), len(prompt.ids), shared=prompt.shared) for ids in labels]
 
 
 def _text(asker: Asker, part: str, document: Document) -> tuple[Document, Row, list[Tokens]]:

@@ -36,6 +36,9 @@ class Attached(ABC):
     lowest_block: int = 0
     top_block: int = -1
     compute_dtype: torch.dtype | None = None
+    keeps_beginnings: bool = False
+    """Whether the model reads all in front of the last prompt token as it would without the adapter, to the last bit.
+    What the unchanged model has read of prompts is then used; no is always safe."""
 
     def start(self) -> None:
         """Called before every training run: the first, and those that go on from it."""
@@ -168,6 +171,11 @@ class Unlearned:
 
     def restore(self) -> None:
         self.attached.detach()
+
+    @property
+    def keeps_beginnings(self) -> bool:
+        """See `Attached.keeps_beginnings`."""
+        return self.attached.keeps_beginnings
 
     def gate_values(self, run: Callable[[], object]) -> list[tuple[int, float]]:
         """How far the gates open for the prompts that `run` asks; see `Attached.gate_values`."""

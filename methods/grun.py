@@ -139,6 +139,7 @@ class GatedEdits(Attached):
         self.modules, self.factor = modules, factor
         self._model, self._config = model, config
         self._on = True
+        self.keeps_beginnings = config.position != "all"  # the first edited token is the last of the prompt
         self._gate_losses: dict[tuple[int, int], Tensor] = {}
         """By (layer, module), of the last forward: (B,) mean binary cross-entropy of a row's gates."""
         self._opened: list[tuple[int, float]] | None = None

@@ -109,20 +109,23 @@ def test_batches_of_the_first_targets_become_a_curve_over_their_size(toys: Toys,
 def test_the_original_is_asked_once_what_targets_share(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path, "original")) == 0
     counts = [
-        json.loads((cells(tmp_path)["original", f"ort/{folder}"] / "record.json").read_text())["scored"]["pairs"]
+        json.loads((cells(tmp_path)["original", f"ort/{folder}"] / "record.json").read_text())["scored"]
         for folder in FOLDERS[:3]
     ]
-    assert counts[1] < counts[0] and counts[2] < counts[0]  # utility questions are the same for all toy targets
+    pairs = [count["pairs"] for count in counts]
+    assert pairs[1] < pairs[0] and pairs[2] < pairs[0]  # most utility questions are the same for all toy targets
+    assert [count["prefixes"] for count in counts] == [1, 0, 0]  # and all of MMLU's stand behind the same example
 
 
 def test_a_run_that_goes_on_gives_the_same_leaderboard(toys: Toys, tmp_path: Path) -> None:
     """Although the original is asked once what targets share, and what shares a batch decides the last bits."""
-    line = command(toys, tmp_path, "npo")
+    line = command(toys, tmp_path, "npo,grun_npo")
     assert run_all.main(line) == 0
     files = {name: (tmp_path / name).read_bytes() for name in ("ort_summary.csv", "leaderboard.json")}
     before = {**reports(tmp_path), **files}
     shutil.rmtree(cells(tmp_path)["original", f"ort/{FOLDERS[1]}"])
     shutil.rmtree(cells(tmp_path)["npo", f"ort/{FOLDERS[2]}"])
+    shutil.rmtree(cells(tmp_path)["grun_npo", f"ort/{FOLDERS[0]}"])
     assert run_all.main(line) == 0
     assert {**reports(tmp_path), **{name: (tmp_path / name).read_bytes() for name in files}} == before
 

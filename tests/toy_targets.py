@@ -40,7 +40,8 @@ def toy(n: int) -> Files:
         "forget_mia": [{"text": f"{name}, {i} of 3.", "ngram": 7, **about} for i in range(3)],
         "retain_mia": [{"text": f"Somebody {i} near {town}.", "ngram": 7, **about} for i in range(2)],
         "retain_mmlu": [
-            {"task": "sums", **solved, "question": f"{i}?", "examples": [solved], **about} for i in range(2)
+            {"task": "sums", **solved, "question": question, "examples": [solved], **about}
+            for question in ("0?", "1?", f"Mills of {town}?")
         ],
         "truthful": [{"question": "The earth?", "mc1_targets": targets, "mc2_targets": targets, **about}],
         "triviaqa": [{"question": "Red planet?", "answers": ["Mars", "mars"], **about}],

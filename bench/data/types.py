@@ -195,6 +195,9 @@ class Tokens:
     anchor: int | None = None
     """Where a generation has the same last prompt token, if that is not in front of the labels: under openunlearning
     a space that ends the prompt is swallowed by the answer's first token, which is then not scored."""
+    shared: int = field(default=0, compare=False)
+    """How many tokens it begins with that prompts of other benchmarks begin with too: solved examples. A function of
+    the prompt alone, and no part of what is asked."""
 
     @property
     def last_prompt(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.beginnings import Beginnings, Lent
 from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.executor import Evaluation, Executor, Job, Stage, as_stored
@@ -20,6 +21,9 @@ from bench.models import Loaded
 from bench.records import Metric, missing
 from bench.spec import Cell
 from bench.store import RunStore, read_json, read_jsonl
+from methods.base import Unlearned
+from tests.helpers import attach, tiny_loaded, toy_encoder
+from tests.toy_few_shot import TARGETS, asked
 
 
 class Model(nn.Module):
@@ -413,3 +417,93 @@ def test_jobs_that_train_nothing_share_what_was_asked_and_others_do_not(store: R
     assert again.reuse(job("original", benchmark=ann, evaluator=Watch()))
     again.run(job("original", benchmark="ort/4_Dan", evaluator=Watch()), LOADED, ENCODER)
     assert len(seen) == 7 and seen[5] is seen[6]
+
+
+# --- what prompts begin with
+
+
+class Keeps(Add):
+    """An adapter that says that prompts begin as without it."""
+
+    def unlearn(self, *arguments: Any, **more: Any) -> Any:
+        unlearned = super().unlearn(*arguments, **more)
+        unlearned.keeps_beginnings = True
+        return unlearned
+
+
+def test_what_was_read_is_lent_only_to_what_says_that_prompts_begin_as_before(store: RunStore) -> None:
+    seen: list[Any] = []
+
+    class Watch(Value):
+        def score(self, scorer: Any, benchmark: Benchmark) -> list[dict]:
+            seen.append(scorer.beginnings)
+            return super().score(scorer, benchmark)
+
+    run = executor(store)
+    for label, method, name in (
+        ("original", None, "ort/1_Ann"),
+        ("add", Add(amount=2.0), "ort/1_Ann"),
+        ("keeps", Keeps(amount=2.0), "ort/1_Ann"),
+        ("original", None, "ort/2_Ben"),
+        ("original", None, "tofu/forget10"),
+        ("keeps", Keeps(amount=2.0), "tofu/forget10"),
+    ):
+        run.run(job(label, method, benchmark=name, evaluator=Watch()), LOADED, ENCODER)
+    assert isinstance(seen[0], Beginnings) and seen[0] is seen[3]
+    assert isinstance(seen[2], Lent) and seen[2].store is seen[0]
+    assert [seen[n] for n in (1, 4, 5)] == [None, None, None]
+    run.forget_model()
+    run.run(job("original", benchmark="ort/3_Cy", evaluator=Watch()), LOADED, ENCODER)
+    assert isinstance(seen[6], Beginnings) and seen[6] is not seen[0]
+
+
+@dataclasses.dataclass
+class Letters(Value):
+    """Log-probabilities of letters behind solved examples that all targets share."""
+
+    def score(self, scorer: Any, benchmark: Benchmark) -> list[dict]:
+        tokens = asked(scorer.encoder, TARGETS[int(benchmark.name[4]) - 1])
+        records = scorer.records(tokens)
+        return [{"set": "forget", "value": sum(r.logp[0] for r in records), "logp": [r.logp for r in records]}]
+
+
+class Attach:
+    """A method that attaches an adapter as if it had been trained."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def unlearn(self, loaded: Any, *_: Any, **__: Any) -> Any:
+        attached = attach(loaded.model, self.kind)
+        assert attached is not None
+        return Unlearned(attached=attached)
+
+
+def test_a_run_that_goes_on_anywhere_has_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
+    """Although prompts' beginnings are read by the unchanged model in one run, and by every adapter in another."""
+    loaded = tiny_loaded("mistral")
+    cells = [(label, n) for n in (1, 2, 3) for label in ("original", "lora", "last_prompt")]
+    jobs = [
+        job(label, None if label == "original" else Attach(label), benchmark=f"ort/{n}_Ann", evaluator=Letters())  # type: ignore[arg-type]
+        for label, n in cells
+    ]
+
+    def run(store: RunStore, jobs: list[Job]) -> list[bytes]:
+        """Once more all that is there is found; the rows of every cell."""
+        again = executor(store)
+        for each in jobs:
+            if not again.reuse(each):
+                again.run(each, loaded, toy_encoder())
+        assert not again.outcome.failed
+        return [(store.path(j.stages[0].cell.id) / "samples" / "value.jsonl").read_bytes() for j in jobs]
+
+    whole = RunStore(tmp_path / "whole")
+    undisturbed = run(whole, jobs)
+    records = [read_json(whole.path(j.stages[0].cell.id) / "record.json") for j in jobs]
+    read = dict(zip(cells, (record["scored"]["prefixes"] for record in records), strict=True))
+    assert [read["original", n] for n in (1, 2, 3)] == [2, 0, 0]
+    assert [read["last_prompt", n] for n in (1, 2, 3)] == [1, 1, 1]  # one, to compare
+    for cut in (1, 2, 4, 6, 8):
+        out = RunStore(tmp_path / f"cut{cut}")
+        run(out, jobs[:cut])
+        assert run(out, jobs) == undisturbed, cut

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from bench.beginnings import Beginnings
 from bench.data import ort
 from bench.data.tokenize import Encoder
 from bench.data.types import Answered, Benchmark, Document, Question, Shots, Tokens, Truthful, Utility
@@ -21,6 +22,7 @@ from bench.errors import LetheError
 from bench.records import Metric
 from bench.scorer import AnswerRecord, Scorer
 from evaluators import rwku_metrics, rwku_prompts, rwku_utility
+from evaluators.fitted import Asker
 from evaluators.rwku_metrics import exact_match, mc1, ngram_entropy, same_answer, share_of, stated_answer, token_f1
 from evaluators.rwku_utility import MEANS, UtilityEvaluator
 from tests.helpers import toy_encoder, toy_tokenizer
@@ -627,3 +629,43 @@ def test_three_questions_of_a_task_share_its_examples(real_data: Path) -> None:
     assert not any(row["shots_dropped"] for row in rows)
     assert scorer.counts.prefixes == 3
     assert scorer.counts.prompts == 9  # each read once for its four letters
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("kind", ["full", "bare", "chat"])
+def test_questions_of_a_task_tell_what_they_begin_with_and_it_is_the_same_for_all(kind: str, doubled: bool) -> None:
+    encoder = toy_encoder(kind)
+    asker = Asker(Scorer(long_model("llama", context=4096), encoder), doubled)
+    rows = toy(8).utility.mmlu
+    odd = ["Are ", "A", " ", "\n", "Answer: ", "12", "é", "A. x"]
+    questions = [replace(row, question=replace(row.question, question=q)) for row, q in zip(rows, odd, strict=True)]
+    prompts = [asker.fit(rwku_prompts.ask_mmlu(row), 0) for row in (*rows, *questions)]
+    assert len({prompt.ids for prompt in prompts}) == 16
+    [beginning] = {prompt.ids[: prompt.shared] for prompt in prompts}
+    text = encoder.decode(beginning)
+    assert text.count("Answer:") == 5 and text.endswith(rwku_prompts.FOLLOW)
+    # with fewer examples, where the context is short, others begin so too that lost the same ones
+    short = Asker(Scorer(long_model("llama", context=len(prompts[0].ids) - 40), encoder), doubled)
+    cut = [short.fit(rwku_prompts.ask_mmlu(row), 0) for row in rows]
+    assert {prompt.shots_dropped for prompt in cut} <= {1, 2}
+    assert len({prompt.ids[: prompt.shared] for prompt in cut}) == len({prompt.shots_dropped for prompt in cut})
+    # nothing is made of other askings, nor of a prompt that lost its beginning
+    assert short.fit(rwku_prompts.ask_truthful(toy().utility.truthful[0]), 0).shared == 0
+    tiny = Asker(Scorer(long_model("llama", context=8), encoder), doubled)
+    assert tiny.fit(rwku_prompts.ask_mmlu(rows[0]), 0).shared == 0
+
+
+def test_the_examples_of_all_tasks_are_read_for_the_first_target_only(real_data: Path) -> None:
+    model, encoder = long_model("llama", context=16384), Encoder(question_tokenizer("full"))
+    scorer = Scorer(model, encoder, beginnings=Beginnings(model))
+    evaluator, prefixes, tokens = UtilityEvaluator(), [], []
+    for number in (1, 2, 24):
+        mmlu = ort.load(f"ort/{number}", real_data, limit=9).utility.mmlu
+        asked = Benchmark(name=f"ort/{number}", utility=Utility(mmlu=mmlu))
+        before = replace(scorer.counts)
+        rows = evaluator.score(scorer, asked)
+        prefixes.append(scorer.counts.prefixes - before.prefixes)
+        tokens.append(scorer.counts.tokens - before.tokens)
+        _close(rows, evaluator.score(Scorer(model, encoder), asked))
+    assert prefixes == [3, 0, 0]
+    assert max(tokens[1:]) < tokens[0] / 2
