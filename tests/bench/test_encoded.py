@@ -50,7 +50,7 @@ def test_any_cut_gives_the_logits_of_the_whole(architecture: str) -> None:
     assert all(row[-1] == 1 for row in aligned.mask.tolist())
     tails, _ = read(model, [Piece(t, t.label_start, len(t.input_ids) - 1) for t in chosen], pad_id=0, after=aligned)
     alone = [model(input_ids=torch.tensor([t.input_ids])).logits[0, t.label_start - 1 : -1] for t in sequences]
-    torch.testing.assert_close(first, torch.stack([logits[0] for logits in alone]), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(tails, torch.cat([alone[i][1:] for i in order]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first, torch.stack([logits[0] for logits in alone]), atol=3e-5, rtol=1e-5)
+    torch.testing.assert_close(tails, torch.cat([alone[i][1:] for i in order]), atol=3e-5, rtol=1e-5)
     # the prefix is as it was
     assert prefix.cache.get_seq_length() == 9  # type: ignore[attr-defined]
