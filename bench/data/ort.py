@@ -93,13 +93,13 @@ def load(
     check_distinct(chosen)
 
     parts = _joined(loaded)
-    background, where = read_background(root)
+    background = read_background(root)
     scoring = rows.choice_scoring(root)
     remarks = _remarks([part.remarks for part in loaded])
     if unasked := sum(part.unasked for part in loaded):
         remarks.append(f", {unasked} true/false rows not asked")
     source = f"{HUB_NAME}@{HUB_REVISION}" if root is None else rows.describe_folder(root, folder_of(root))
-    source = "".join([source, *remarks, where, remark])
+    source = "".join([source, *remarks, background.remark, remark])
     benchmark = Benchmark(
         name=name,
         forget=parts.forget,
@@ -111,7 +111,8 @@ def load(
         rejections=parts.rejections,
         preferences=MappingProxyType({kind: pairs for kind, pairs in parts.preferences.items() if pairs}),
         utility=parts.utility,
-        background=background[:limit],
+        background=background.lines[:limit],
+        more_background=background.whole if limit is None else None,
         source=source,
     )
     benchmark = replace(benchmark, fingerprint=_fingerprint(benchmark))

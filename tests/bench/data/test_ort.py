@@ -220,7 +220,14 @@ def test_background_is_running_text(tmp_path: Path) -> None:
     (tmp_path / "wikitext2" / "train.txt").write_text("\n".join(f" line {i} \n" for i in range(2100)))
     target = ort.load("ort/1", alone(tmp_path))
     assert (len(target.background), target.background[1]) == (2000, "line 1")
-    assert "background wikitext2/train" in target.source
+    assert "background wikitext2/train, the first 2000 of 2100 lines" in target.source
+    assert target.more_background is not None
+    assert (len(target.more_background()), target.more_background()[2099]) == (2100, "line 2099")
+    assert ort.load("ort/1", tmp_path, limit=1).more_background is None
+    (tmp_path / "wikitext2" / "train.txt").write_text("\n".join(f"line {i}" for i in range(2000)))
+    same = ort.load("ort/1", tmp_path)
+    assert (same.fingerprint, same.more_background) == (target.fingerprint, None)
+    assert "lines" not in same.source
 
 
 @pytest.mark.parametrize(
