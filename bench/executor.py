@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,6 +20,7 @@ from bench.beginnings import Beginnings, Lent
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
+from bench.gates import gate_rows
 from bench.model_card import FACTS, Saved, write_card
 from bench.models import Loaded, out_of_memory, peak_gib
 from bench.records import Metric
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from bench.validation import Watching
 
 logger = logging.getLogger(__name__)
-
-GATES_OF = 200
-"""Questions of a set whose gate values are kept."""
 
 MODEL = "model"
 """The folder of a cell that holds its unlearned model."""
@@ -284,7 +281,7 @@ class Executor:
             before = dict(vars(scorer.counts))
             evaluating = time.perf_counter()
             rows = {e.evaluator.name: as_stored(e.evaluator.score(scorer, e.benchmark)) for e in stage.evaluations}
-            gates = self._gates(stage, state[-1], loaded, encoder) if state else []
+            gates = self._gates(stage, state[-1], loaded, encoder) if state else []  # after all that counts
             facts |= {
                 "eval_seconds": time.perf_counter() - evaluating,
                 "scored": {name: count - before[name] for name, count in vars(scorer.counts).items()},
@@ -303,22 +300,11 @@ class Executor:
         return True
 
     def _gates(self, stage: Stage, unlearned: Unlearned, loaded: Loaded, encoder: Encoder) -> list[dict]:
-        """How far the gates of an adapter open at questions to forget, to keep, and about anything else."""
         values_of = getattr(unlearned, "gate_values", None)
-        sets = stage.evaluations[0].benchmark.eval_sets if stage.evaluations else {}
-        if values_of is None or not sets:
+        if values_of is None:
             return []
-        asked = {"forget": sets["forget"], "retain": sets["retain"]}
-        asked["unrelated"] = (*sets.get("real_authors", ()), *sets.get("world_facts", ()))
-        found = []
-        for name, examples in asked.items():
-            pairs = [(qa.question, qa.answer) for qa in examples[:GATES_OF]]
-            scorer = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens)
-            values = values_of(partial(scorer.answers, pairs))
-            found += [{"set": name, "layer": layer, "value": value} for layer, value in values]
-            if not values:
-                break  # an adapter without gates
-        return found
+        doubled = stage.cell.protocol == "ort"
+        return gate_rows(values_of, stage.evaluations, loaded, encoder, batch_tokens=self.batch_tokens, doubled=doubled)
 
     def _save(self, stage: Stage, unlearned: Unlearned, loaded: Loaded) -> None:
         """Put the model beside its results, which are stored by now: nothing that happens here can lose them."""

@@ -218,8 +218,8 @@ def _gates(table: Table, name: str, where: str, folders: Sequence[Path]) -> Iter
 
         yield Picture(
             name=f"gates-{name}" + (f"-{number}" if number > 1 else ""),
-            caption=f"How far the gates of GRUN's edits open on {where}, for questions to forget, to keep, and about "
-            "anything else; all edited blocks and seeds together.",
+            caption=f"How far the gates of GRUN's edits open on {where}: at what is to be forgotten, at what is to be "
+            "kept, and at anything else; all edited blocks and seeds together.",
             table=table,
             draw=draw,
         )

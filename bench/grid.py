@@ -4,7 +4,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -264,7 +264,7 @@ class Grid:
             benchmark=request.title,
             data_hash=request.data_hash if trains else request.judged.fingerprint,
             method=method.label if trains else method,
-            fields=method.fields if trains else {},
+            fields={**method.fields, **_inputs(method.method, request.trained)} if trains else {},
             seed=seed,
             protocol=self.options.protocol,
             template=encoder.name if encoder else "",
@@ -411,6 +411,12 @@ class Grid:
                 f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
                 "more memory, or --dtype bfloat16"
             ) from error
+
+
+def _inputs(method: Any, benchmark: Benchmark) -> Mapping[str, Any]:
+    """What the cell of a method names besides its fields: data that it reads and no fingerprint covers."""
+    inputs = getattr(method, "inputs", None)
+    return {} if inputs is None else inputs(benchmark)
 
 
 def _with_validation(asked: Plan, options: Options, validation_of: ValidationOf) -> tuple[Plan, dict[str, Validation]]:

@@ -2,20 +2,34 @@
 
 Every table stands in a file of its own, to be taken over into another paper with the packages that its first line
 names. The same records give the same bytes.
+
+What an earlier paper in the same folder had and this one has not is removed: `.written.json` tells which files Lethe
+put there and with which content, and nothing else is touched.
 """
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.errors import LetheError
 from bench.figures import Picture, pictures
 from bench.latex.captions import code_of, records_of, seeds_of
 from bench.latex.escape import breakable, escape_latex
 from bench.latex.layouts import across, sections
 from bench.latex.typeset import PREAMBLE, typeset
-from bench.store import Record, write_bytes, write_text
+from bench.store import Record, read_json, write_bytes, write_json
 from bench.summary import has_summary, summary_latex
 from bench.tables import Table, tables_of
 
+logger = logging.getLogger(__name__)
+
+WRITTEN = ".written.json"
+"""In the paper's folder: the SHA-256 of every file that Lethe wrote there, by name."""
+_REMOVABLE = re.compile(r"tables/[^/\\]+\.tex|figures/[^/\\]+\.(pdf|svg)")
+"""What a list of files can get removed, whoever wrote the list."""
 _NEEDS = "% Needs booktabs, multirow and siunitx 3; the lines for a preamble stand in ../paper.tex.\n"
 _HEAD = r"""% Compile twice: pdflatex paper.tex
 % Debian: texlive-latex-recommended, texlive-latex-extra (multirow) and texlive-science (siunitx) have all it needs.
@@ -51,17 +65,49 @@ def write_paper(
     """
     tables = tables_of(records, methods) if tables is None else tables
     texts, drawn = _tables(tables), pictures(tables, folders)
-    files: dict[str, str | bytes] = {"paper.tex": _document(tables, texts, drawn)}
-    files |= {f"tables/{name}.tex": _NEEDS + text for part in texts for name, text in part.items()}
+    made: dict[str, str | bytes] = {"paper.tex": _document(tables, texts, drawn)}
+    made |= {f"tables/{name}.tex": _NEEDS + text for part in texts for name, text in part.items()}
     for picture in drawn:
-        files |= {f"figures/{name}": content for name, content in picture.rendered().items()}
-    folder = out / "paper"
+        made |= {f"figures/{name}": content for name, content in picture.rendered().items()}
+    files = {n: c.encode(errors="backslashreplace") if isinstance(c, str) else c for n, c in made.items()}
+    _put(out / "paper", files)
+    return [out / "paper" / name for name in files]
+
+
+def _put(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files, and remove those of the paper before that are no longer among them."""
+    now = {name: _digest(content) for name, content in files.items()}
+    before = _written(folder)
+    # Both, until it is done: of a paper whose writing is cut off nothing stays behind that no list names.
+    write_json(folder / WRITTEN, {**before, **now})
     for name, content in files.items():
-        if isinstance(content, str):
-            write_text(folder / name, content)
+        write_bytes(folder / name, content)
+    for name in before.keys() - now.keys():
+        path = folder / name
+        if not _REMOVABLE.fullmatch(name) or not path.is_file():
+            continue
+        if _digest(path.read_bytes()) == before[name]:
+            with contextlib.suppress(OSError):
+                path.unlink()
         else:
-            write_bytes(folder / name, content)
-    return [folder / name for name in files]
+            logger.warning("%s is no longer in the paper and was changed since it was written; left as it is", path)
+    write_json(folder / WRITTEN, dict(sorted(now.items())))
+
+
+def _written(folder: Path) -> dict[str, str]:
+    """The files of the paper before, by name; none where nothing readable tells."""
+    if not (folder / WRITTEN).is_file():
+        return {}
+    try:
+        found = read_json(folder / WRITTEN)
+    except LetheError as error:
+        logger.warning("cannot tell which files the paper before had: %s", error)
+        return {}
+    return {n: d for n, d in found.items() if isinstance(d, str)} if isinstance(found, dict) else {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _tables(tables: Sequence[Table]) -> list[dict[str, str]]:

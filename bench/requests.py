@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import data
 from bench.cache import fingerprint
+from bench.data.targets.locality import without_forgotten
 from bench.data.targets.utility import union
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
@@ -143,19 +144,26 @@ def _targets(names: Sequence[str], options: Options, root: Path | None) -> list[
 
 
 def together(parts: Sequence[Benchmark], name: str) -> Benchmark:
-    """Targets as one benchmark to judge; what several of them ask of everything else is asked once."""
+    """Targets as one benchmark to judge; what several of them ask of everything else is asked once.
+
+    Nobody who is forgotten by now counts as kept.
+    """
     kinds = dict.fromkeys(itertools.chain.from_iterable(part.preferences for part in parts))
 
     def all_of(field: str) -> tuple:
         return tuple(itertools.chain.from_iterable(getattr(part, field) for part in parts))
 
+    asked = all_of("probes")
+    probes = without_forgotten(asked, all_of("subjects"))
+    dropped = sorted({probe.id for probe in asked} - {probe.id for probe in probes})
     return replace(
         parts[-1],
         name=name,
-        **{field: all_of(field) for field in ("forget", "retain", "subjects", "probes", "rejections")},
+        **{field: all_of(field) for field in ("forget", "retain", "subjects", "rejections")},
+        probes=probes,
         preferences={kind: tuple(p for part in parts for p in part.preferences.get(kind, ())) for kind in kinds},
         utility=union(part.utility for part in parts),
-        fingerprint=fingerprint([part.fingerprint for part in parts]),
+        fingerprint=fingerprint([*(part.fingerprint for part in parts), *dropped]),
         source="; ".join(dict.fromkeys(part.source for part in parts)),
     )
 

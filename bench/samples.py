@@ -29,32 +29,29 @@ _ANSWER = ("generation", "prediction", "chosen", "responses")
 _NO_FIGURE = ("answer", "chosen", "duplicate", "made", "name_in", "target", "prompt_truncated", "shots_dropped")
 
 
-def folder_of(record: Record, folders: Sequence[Path]) -> Path | None:
-    """Where the files of a cell lie, in the first of the output folders that has them."""
+def file_of(record: Record, folders: Sequence[Path], name: str) -> Path | None:
+    """A file of a cell, in the first of the output folders that has it: each may have evaluated something else."""
     kind = "runs" if record.status == "complete" else "failed"
-    return next((path for out in folders if (path := out / kind / record.cell_id).is_dir()), None)
+    return next((path for out in folders if (path := out / kind / record.cell_id / name).is_file()), None)
 
 
 def rows_of(record: Record, folders: Sequence[Path], name: str) -> list[Stored]:
     """The rows of samples/<name>.jsonl; none where the cell has no such file."""
-    folder = folder_of(record, folders)
-    path = None if folder is None else folder / "samples" / f"{name}.jsonl"
-    return read_jsonl(path) if path is not None and path.is_file() else []
+    path = file_of(record, folders, f"samples/{name}.jsonl")
+    return [] if path is None else read_jsonl(path)
 
 
 def train_log(record: Record, folders: Sequence[Path]) -> list[Stored]:
     """The rows of train.jsonl; none for a cell without training."""
-    folder = folder_of(record, folders)
-    path = None if folder is None else folder / "train.jsonl"
-    return read_jsonl(path) if path is not None and path.is_file() else []
+    path = file_of(record, folders, "train.jsonl")
+    return [] if path is None else read_jsonl(path)
 
 
 def learning_curve(record: Record, folders: Sequence[Path]) -> list[Stored]:
     """A row {step, metric: value, ...} for every look at a model while it trained (curve.jsonl); none without looks."""
-    folder = folder_of(record, folders)
-    path = None if folder is None else folder / "curve.jsonl"
+    path = file_of(record, folders, "curve.jsonl")
     steps: dict[int, Stored] = {}
-    for line in read_jsonl(path) if path is not None and path.is_file() else []:
+    for line in [] if path is None else read_jsonl(path):
         steps.setdefault(line["step"], {"step": line["step"]})[line["metric"]] = line["value"]
     return list(steps.values())
 

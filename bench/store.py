@@ -197,37 +197,41 @@ class RunStore:
 def merged(folders: Sequence[Path]) -> list[Record]:
     """The records of several machines' folders as one list, by cell id.
 
-    A cell that is in several folders is one, complete where it is complete anywhere, with what any of them evaluated.
+    A cell that is in several folders is one, complete where it is complete anywhere, with every figure that any of them
+    has: those of an evaluator, or of a part of it, that only one has asked, and those that others had to leave missing.
 
     Raises:
         LetheError: two folders hold different figures under one cell id.
     """
-    found: dict[str, tuple[Path, Record]] = {}
+    found: dict[str, Record] = {}
+    origin: dict[tuple[str, str, str], Path] = {}
     for folder in folders:
         for record in RunStore(folder).records():
-            if record.cell_id not in found:
-                found[record.cell_id] = folder, record
+            known = found.get(record.cell_id)
+            if known is not None and record.status != "complete":
                 continue
-            where, other = found[record.cell_id]
-            if other.status != "complete" or record.status != "complete":
-                found[record.cell_id] = (folder, record) if record.status == "complete" else (where, other)
-                continue
-            for evaluator in other.metrics.keys() & record.metrics.keys():
-                before, now = ({m.name: m.value for m in r.metrics[evaluator]} for r in (other, record))
-                odd = [n for n in before.keys() & now.keys() if not _same(before[n], now[n])]
-                if odd:
-                    name = min(odd)
-                    raise LetheError(
-                        f"cell {record.cell_id} has {name} {before[name]!r} in {where} and {now[name]!r} in {folder}; "
-                        "one of them is not what its id says: take the wrong one away and report again"
-                    )
-            found[record.cell_id] = where, replace(other, metrics={**record.metrics, **other.metrics})
-    return [found[cell_id][1] for cell_id in sorted(found)]
+            if known is None or known.status != "complete":
+                known = replace(record, metrics={})
+            metrics = {evaluator: {m.name: m for m in own} for evaluator, own in known.metrics.items()}
+            for evaluator, own in record.metrics.items():
+                figures = metrics.setdefault(evaluator, {})
+                for metric in own:
+                    place, before = (record.cell_id, evaluator, metric.name), figures.get(metric.name)
+                    if before is None or (before.missing and not metric.missing):
+                        figures[metric.name], origin[place] = metric, folder
+                    elif not metric.missing and not _same(before.value, metric.value):
+                        raise LetheError(
+                            f"cell {record.cell_id} has {metric.name} {before.value!r} in {origin[place]} and "
+                            f"{metric.value!r} in {folder}; one of them is not what its id says: take the wrong one "
+                            "away and report again"
+                        )
+            found[record.cell_id] = replace(known, metrics={name: [*own.values()] for name, own in metrics.items()})
+    return [found[cell_id] for cell_id in sorted(found)]
 
 
 def _same(one: float, other: float) -> bool:
     """Another processor may round otherwise; no more than that."""
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -18,6 +18,8 @@ _BIOGRAPHIES = {"max_tokens": (1024,)}
 """Theirs are never cut: at most 512 sampled tokens behind the words they begin with."""
 _TRL = {"beta": 0.1, "forget_weight": 0.05}
 """TRL's DPO is -log sigmoid(beta ...), ours 2 / beta times that: a weight of beta / 2 takes the factor out."""
+_ROCR = {"contexts": "published", "v_steps": 25, "l2": 1.0}
+_ROCR_SEARCH = {**_ROCR, "mode": "reject", "clamp_norm_factor": 0.75, "kl_factor": 0.0625}
 _OPENUNLEARNING = {"steering_coeff": 2.0, "retain_weight": 1.0, "layer": 7, "positions": "labels", "alternate": False}
 _WMDP = {"lr": 5e-5, "batch_size": 4, "epochs": 1, "schedule": "constant"}
 
@@ -111,6 +113,53 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "lora_rt": {**_ORT, "lr": 4e-5, "batch_size": 16},
         "lora_dpo": {**_ORT, **_TRL, "lr": 1.5e-4, "batch_size": 8, "prefer": "refusal"},
         "rocr": {"contexts": "published"},
+    },
+    # ROCR on other models: the files of train/rocr/rocr_hparams of Acruxos/ORT by name (fact sheet 2.4), their other
+    # constants its defaults. No file names another loss layer than the model's last block; edited is what writes an
+    # MLP's output, whatever it is called there. Their code cannot run two of them: it takes the file of phi-1.5 for
+    # Phi-3, and its shapes for GPT-2 are wrong (2.6).
+    # qwen2.5-7b-instruct
+    "ort-qwen": {
+        "rocr": {
+            **_ROCR,
+            "mode": "unrelated",
+            "layers": (4, 5, 6, 7, 8),
+            "clamp_norm_factor": 1.0,
+            "v_lr": 0.1,
+            "v_loss_layer": 27,
+            "kl_factor": 0.125,
+            "unrelated_subject": "Donald Trump",
+        }
+    },
+    # vicuna-7b-v1.5
+    "ort-vicuna": {
+        "rocr": {
+            **_ROCR,
+            "mode": "unrelated",
+            "layers": (4, 5, 6, 7, 8),
+            "clamp_norm_factor": 1.0,
+            "v_lr": 0.1,
+            "v_loss_layer": 31,
+            "kl_factor": 0.125,
+            "unrelated_subject": "Elon Musk",
+        }
+    },
+    # phi3-mini-4k-instruct, which names no mode: the code's own is reject.
+    "ort-phi3": {"rocr": {**_ROCR_SEARCH, "layers": (4, 5, 6, 7, 8), "v_lr": 0.1, "v_loss_layer": 31}},
+    # phi-1.5
+    "ort-phi-1.5": {"rocr": {**_ROCR_SEARCH, "layers": (4, 5, 6, 7, 8), "v_lr": 0.1, "v_loss_layer": 23, "l2": 10.0}},
+    # EleutherAI_gpt-j-6B
+    "ort-gpt-j": {"rocr": {**_ROCR_SEARCH, "layers": (3, 4, 5, 6, 7, 8), "v_lr": 0.5, "v_loss_layer": 27, "l2": 10.0}},
+    # gpt2-xl
+    "ort-gpt2-xl": {
+        "rocr": {
+            **_ROCR_SEARCH,
+            "layers": (13, 14, 15, 16, 17),
+            "v_steps": 20,
+            "v_lr": 0.5,
+            "v_loss_layer": 47,
+            "l2": 10.0,
+        }
     },
     # RWKU's own for Llama-3-8B-Instruct, one target at a time (its scripts and appendix H.2; fact sheet 3.3). Deviates
     # as above.

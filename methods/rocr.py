@@ -6,16 +6,18 @@ text to forget is read, only names and, once per model, any running text.
 """
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bench.cache import fingerprint
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -71,8 +73,9 @@ class ROCR:
     """background: writes keep to the directions that running text hardly uses; off: to none, P = I."""
     nullspace_threshold: float = 0.02
     """Those directions: eigenvalues of the second moment below it, an absolute number."""
-    documents: int = 100_000
-    """At most so many texts are read for the second moments."""
+    documents: int | None = None
+    """So many texts are read for the second moments, a fixed choice of the corpus that the benchmark brings; None for
+    those that it begins with, at most 2,000 lines. The authors read 100,000 articles of an encyclopedia."""
     projectors: str | None = None
     """A folder with projectors that an earlier run computed for this model with this threshold, as its cache has them;
     None computes."""
@@ -108,8 +111,9 @@ class ROCR:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("documents", "v_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         for name in ("unrelated_subject", "target_text"):
             if not getattr(self, name).strip():
                 raise ValueError(f"{name} must not be empty")
@@ -163,6 +167,9 @@ class ROCR:
             attached.detach()
             raise
         done.projector_seconds = projected - started
+        if self.nullspace == "background" and self.projectors is None:
+            texts = self._background(benchmark)
+            done.notes["background_texts"] = min(self.documents or len(texts), len(texts))
         done.log.seconds = time.perf_counter() - projected
         return done
 
@@ -184,15 +191,40 @@ class ROCR:
                 f"{benchmark.name} comes without background texts, from which rocr learns which directions to leave "
                 "alone; put any running text into wikitext2/train.txt of the data folder, or set nullspace=off"
             )
+        texts = self._background(benchmark)
+        wanted = len(texts) if self.documents is None else self.documents
+        if wanted > len(texts):
+            logger.warning(
+                "documents asks for %d background texts, but %s comes with %d only, and all of them are read; put more "
+                "running text into wikitext2/train.txt of the data folder, and leave --limit out, which cuts it",
+                *(wanted, benchmark.name, len(texts)),
+            )
         return projectors(
             loaded,
             encoder,
-            benchmark.background,
+            texts,
             names,
             threshold=self.nullspace_threshold,
-            documents=self.documents,
+            documents=wanted,
             batch_tokens=batch_tokens,
         )
+
+    def _background(self, benchmark: Benchmark) -> Sequence[str]:
+        """The texts to choose from: more than the benchmark begins with only where more are asked for."""
+        more = benchmark.more_background
+        if more is None or self.documents is None or self.documents <= len(benchmark.background):
+            return benchmark.background
+        return more()
+
+    def inputs(self, benchmark: Benchmark) -> dict[str, Any]:
+        """What names a cell besides the fields: the texts of a corpus that the benchmark's fingerprint does not cover,
+        where they are read. None stands there as the number that was the default before, so that ids stay."""
+        if self.documents is None:
+            return {"documents": 100_000}
+        texts = self._background(benchmark)
+        if self.nullspace == "off" or self.projectors is not None or texts is benchmark.background:
+            return {}
+        return {"background": fingerprint([hashlib.sha256(text.encode()).hexdigest() for text in texts])}
 
     def another(self, subjects: Sequence[str]) -> str:
         """The unrelated name, or the spare one where that is to be forgotten."""

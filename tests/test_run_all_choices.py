@@ -35,6 +35,10 @@ def test_what_was_forgotten_and_what_was_kept_stand_in_one_row(toys: Toys, tmp_p
     shown = [name for name in HEADLINE_CHOICES if "chem" not in name]
     assert all(0 <= float(row[name]) <= 1 for row in rows.values() for name in shown)
     assert len({row["wmdp_probability"] for row in rows.values()}) > 3  # what was changed was undone before the next
+    (gates,) = tmp_path.glob("runs/*/samples/gates.jsonl")
+    assert gates.parents[1].name.startswith("grun_rmu-")
+    assert {json.loads(line)["set"] for line in gates.read_text().splitlines()} == {"forget", "retain"}
+    assert "Gates" in (tmp_path / "report.html").read_text(encoding="utf-8")
     long = [row for row in table(tmp_path / "metrics.csv") if row["method"] == "original"]
     found = {row["metric"]: row for row in long}
     assert {f"mmlu_{subject}_accuracy" for subject in SUBJECTS} <= found.keys()

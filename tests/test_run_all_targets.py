@@ -40,6 +40,23 @@ def cells(out: Path) -> dict[tuple[str, str], Path]:
     return found
 
 
+def test_gates_are_read_after_everything_that_is_reported(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files(out: Path) -> dict[str, bytes]:
+        folder = cells(out)["grun_npo", f"ort/{FOLDERS[0]}"]
+        return {f"{p.parent.name}/{p.name}": p.read_bytes() for p in folder.rglob("*.json*") if p.parent != folder}
+
+    line = command(toys, tmp_path / "with", "grun_npo", f"ort/{FOLDERS[0]}")
+    assert run_all.main(line) == 0
+    found = files(tmp_path / "with")
+    gates = [json.loads(row) for row in found.pop("samples/gates.jsonl").splitlines()]
+    assert list(dict.fromkeys(row["set"] for row in gates)) == ["forget", "retain", "unrelated"]
+    monkeypatch.setattr("bench.executor.gate_rows", lambda *args, **fields: [])
+    assert run_all.main([part.replace(str(tmp_path / "with"), str(tmp_path / "without")) for part in line]) == 0
+    assert files(tmp_path / "without") == found
+
+
 def test_every_target_is_a_cell_and_all_are_one_row(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path, "npo,rt")) == 0
     assert set(cells(tmp_path)) == {(m, f"ort/{f}") for m in ("original", "npo", "rt") for f in FOLDERS[:3]}

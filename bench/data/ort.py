@@ -37,7 +37,7 @@ from bench.data.targets.files import (
     read_probes,
     rejections,
 )
-from bench.data.targets.locality import locality_probes
+from bench.data.targets.locality import locality_probes, namesakes, without_forgotten
 from bench.data.targets.made import LENDERS, made_choices, made_refusal_pairs, made_rejections
 from bench.data.targets.places import (
     FAMILY,
@@ -94,30 +94,31 @@ def load(
     there = all_targets(root)
     name, chosen = choose(name, there, place_of(root))
     refusals, remark = rows.read_refusals(root)
-    reader = _Reader(there, refusals, limit, write=write and limit is None)
+    reader = _Reader(there, refusals, limit, write=write and limit is None, forgotten=chosen)
     loaded = [reader.read(target) for target in chosen]
     check_distinct(chosen)
 
-    parts = _joined(loaded)
-    background, where = read_background(root)
+    parts, subjects = _joined(loaded), tuple(target.subject for target in chosen)
+    background = read_background(root)
     scoring = rows.choice_scoring(root)
     remarks = _remarks([part.remarks for part in loaded])
     if unasked := sum(part.unasked for part in loaded):
         remarks.append(f", {unasked} true/false rows not asked")
     source = f"{HUB_NAME}@{HUB_REVISION}" if root is None else rows.describe_folder(root, folder_of(root))
-    source = "".join([source, *remarks, where, remark])
+    source = "".join([source, *remarks, background.remark, remark])
     benchmark = Benchmark(
         name=name,
         forget=parts.forget,
         retain=parts.retain,
         choice_scoring=scoring,
         refusals=refusals,
-        subjects=tuple(target.subject for target in chosen),
-        probes=parts.probes,
+        subjects=subjects,
+        probes=without_forgotten(parts.probes, subjects),
         rejections=parts.rejections,
         preferences=MappingProxyType({kind: pairs for kind, pairs in parts.preferences.items() if pairs}),
         utility=parts.utility,
-        background=background[:limit],
+        background=background.lines[:limit],
+        more_background=background.whole if limit is None else None,
         source=source,
     )
     benchmark = replace(benchmark, fingerprint=_fingerprint(benchmark))
@@ -147,8 +148,17 @@ class _Loaded:
 class _Reader:
     """Reads targets one by one; what is of all of them (names, answers to choose from) is read once, when needed."""
 
-    def __init__(self, there: Mapping[str, Target], refusals: Sequence[str], limit: int | None, *, write: bool) -> None:
+    def __init__(
+        self,
+        there: Mapping[str, Target],
+        refusals: Sequence[str],
+        limit: int | None,
+        *,
+        write: bool,
+        forgotten: Sequence[Target],
+    ) -> None:
         self.there, self.refusals, self.limit, self.write = there, refusals, limit, write
+        self.forgotten = {target.name for target in forgotten}
         self.remarks: list[str] = []
         self._pool: tuple[Probe, ...] | None = None
 
@@ -158,7 +168,9 @@ class _Reader:
         forget, retain = self._texts(target), documents(target, "retain_mia", OTHERS)
         asked = [self._level(target, stem) for stem in LEVELS]
         known_facts = [probe for found in asked for probe in found]
-        asked += [locality_probes(known_facts, target.subject, self.others(target)), locality_rows(target)]
+        others = self.others(target)
+        known_facts += self.namesakes(target, others)
+        asked += [locality_probes(known_facts, target.subject, others.values()), locality_rows(target)]
         taught = rejections(target)
         if not taught:
             self.remarks.append("no reject.json: made from patterns")
@@ -202,10 +214,26 @@ class _Reader:
             self.remarks.append(f"{stem} made by Lethe")
         return found
 
-    def others(self, target: Target) -> list[str]:
-        """The names of the other targets; what else is wrong with their folders is for those who ask for them."""
+    def others(self, target: Target) -> dict[str, str]:
+        """The names of the other targets by folder; what else is wrong there is for those who ask for them."""
         there = [other for other in self.there.values() if other.name != target.name]
-        return [other.subject for other in there if other.read(REQUIRED[0]) is not None]
+        return {other.name: other.subject for other in there if other.read(REQUIRED[0]) is not None}
+
+    def namesakes(self, target: Target, others: Mapping[str, str]) -> list[Probe]:
+        """The facts of other targets who share a part of the name, but for those who are to be forgotten too.
+
+        Only their folders are read; one with a damaged row is passed over, as it has nothing to do with this target.
+        """
+        found: list[Probe] = []
+        for folder, name in others.items():
+            if folder in self.forgotten or name == target.subject or not namesakes(target.subject, [name]):
+                continue
+            other = self.there[folder]
+            try:
+                found += [p for stem in REQUIRED if other.read(stem) is not None for p in read_probes(other, stem)]
+            except LetheError as error:
+                log.warning("%s is not asked about beside %s: %s", folder, target.name, error)
+        return found
 
     def pool(self) -> tuple[Probe, ...]:
         """The answers of all targets."""

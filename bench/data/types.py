@@ -1,6 +1,6 @@
 """The shapes that data has on its way from a file to a model: a row, a benchmark, a tokenised pair."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -177,6 +177,9 @@ class Benchmark:
     utility: Utility = field(default_factory=Utility)
     background: tuple[str, ...] = ()
     """Any running text, from which closed-form edits learn what to leave alone."""
+    more_background: Callable[[], Sequence[str]] | None = field(default=None, compare=False, repr=False)
+    """Reads the whole of the corpus that `background` is the beginning of; None where that is all of it. No part of the
+    fingerprint: a method that reads it says so in the ids of its cells."""
     fingerprint: str = ""
     """SHA-256 over the content of every row above; part of the cell's id."""
     source: str = ""

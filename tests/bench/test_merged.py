@@ -1,5 +1,6 @@
 """Folders of several machines as one report."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from bench.errors import LetheError
 from bench.options import parse_report
 from bench.records import Metric
-from bench.store import RunStore, merged, write_json, write_metrics
+from bench.samples import rows_of
+from bench.store import RunStore, merged, write_json, write_jsonl, write_metrics
 
 
 def put(folder: Path, cell: str, evaluator: str = "tofu", **figures: float) -> Path:
@@ -30,6 +32,29 @@ def test_the_same_cell_twice_is_one_with_everything_that_was_evaluated(tmp_path:
     put(tmp_path / "two", "npo", "mmlu", b=0.75)
     (record,) = merged([one, two])
     assert {e: [m.value for m in metrics] for e, metrics in record.metrics.items()} == {"tofu": [0.5], "mmlu": [0.75]}
+
+
+def test_figures_that_only_one_folder_has_are_kept(tmp_path: Path) -> None:
+    one = put(tmp_path / "one", "npo", a=0.5, b=math.nan)
+    two = put(tmp_path / "two", "npo", a=0.5, b=0.25, c=0.125, d=math.nan)
+    for folders, names in (([one, two], "abcd"), ([two, one], "abcd"), ([one, two, one], "abcd")):
+        (record,) = merged(folders)
+        found = {metric.name: metric.value for metric in record.metrics["tofu"]}
+        assert "".join(sorted(found)) == names
+        assert (found["a"], found["b"], found["c"], math.isnan(found["d"])) == (0.5, 0.25, 0.125, True)
+    three = put(tmp_path / "three", "npo", c=0.75)
+    with pytest.raises(LetheError, match=r"c 0\.125 in .*two and 0\.75 in .*three"):  # the first lacks it
+        merged([one, two, three])
+
+
+def test_rows_are_read_in_the_folder_that_has_them(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "npo", "mmlu", b=0.75)
+    write_jsonl(one / "runs" / "npo" / "samples" / "tofu.jsonl", [{"x": 1}])
+    write_jsonl(two / "runs" / "npo" / "samples" / "mmlu.jsonl", [{"x": 2}])
+    (record,) = merged([one, two])
+    assert rows_of(record, [one, two], "tofu") == [{"x": 1}]
+    assert rows_of(record, [one, two], "mmlu") == [{"x": 2}]
+    assert rows_of(record, [one, two], "wmdp") == []
 
 
 def test_a_failure_is_made_good_by_a_complete_run_elsewhere(tmp_path: Path) -> None:

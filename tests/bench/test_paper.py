@@ -1,5 +1,7 @@
 """The paper compiles as it is written, fits its pages, and says where its figures come from."""
 
+import hashlib
+import json
 import math
 import re
 import shutil
@@ -10,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import LetheError
 from bench.latex.layouts import across, headline, question_sets, scores, sections
 from bench.latex.typeset import PREAMBLE, typeset
-from bench.paper import write_paper
+from bench.paper import WRITTEN, write_paper
 from bench.records import Metric
-from bench.store import Record
+from bench.store import Record, write_bytes
 from bench.tables import Table, tables_of
 from tests import paper_records
 from tests.paper_records import AWKWARD
@@ -228,6 +231,65 @@ def test_the_paper_includes_every_file_that_is_written_and_no_other(paper: list[
 def test_a_paper_of_no_records_says_so(tmp_path: Path) -> None:
     (written,) = write_paper([], [tmp_path], tmp_path)
     assert "No cell has been run yet." in written.read_text()
+
+
+def left(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != WRITTEN}
+
+
+def some(*methods: str, benchmark: str = "tofu/forget10") -> list[Record]:
+    return [cell(name, figures(0.5), benchmark=benchmark) for name in methods]
+
+
+def test_what_a_new_paper_no_longer_names_goes_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "paper"
+    more = [*some("npo", benchmark="tofu/forget01"), *some("npo", benchmark="tofu/forget05")]
+    write_paper([*some("npo"), *more], [tmp_path], tmp_path)
+    before = left(folder)
+    gone = sorted(name for name in before if "forget0" in name and name.startswith("tables/"))
+    assert len(gone) > 1
+    own = {"tables/mine.tex": "mine", "figures/photo.pdf": "photo", "notes.txt": "x", gone[0]: "changed by hand"}
+    for name, text in own.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    new = {p.relative_to(folder).as_posix() for p in write_paper(some("npo"), [tmp_path], tmp_path)}
+    assert new < before
+    assert left(folder) == new | own.keys()
+    assert {name: (folder / name).read_text() for name in own} == own
+    assert f"{folder / gone[0]} is no longer in the paper and was changed" in caplog.text
+
+
+def test_a_list_of_files_that_nobody_can_trust_removes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, outside = tmp_path / "paper", tmp_path / "tables" / "x.tex"
+    for path in (outside, folder / "tables" / "mine.tex", folder / "notes.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    names = ("../tables/x.tex", "tables/../../tables/x.tex", str(outside), "notes.txt", "tables/none.tex")
+    for text in (json.dumps(dict.fromkeys(names, digest)), '["tables/mine.tex"]', '{"tables/mine.tex": 1}', "{"):
+        (folder / WRITTEN).write_text(text)
+        write_paper(some("npo"), [tmp_path], tmp_path)
+        assert outside.is_file() and {"tables/mine.tex", "notes.txt"} <= left(folder)
+    assert "cannot tell which files the paper before had" in caplog.text
+
+
+def test_of_a_paper_that_was_cut_off_nothing_stays_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(path: Path, content: bytes) -> None:
+        if "forget10" in path.name:
+            raise LetheError("the disk is full")
+        write_bytes(path, content)
+
+    one, two = some("npo"), some("npo", benchmark="tofu/forget01")
+    with monkeypatch.context() as patched, pytest.raises(LetheError, match="disk is full"):
+        patched.setattr("bench.paper.write_bytes", cut_off)
+        write_paper([*one, *two], [tmp_path], tmp_path)
+    assert [name for name in left(tmp_path / "paper") if "forget01" in name]
+    new = {p.relative_to(tmp_path / "paper").as_posix() for p in write_paper(one, [tmp_path], tmp_path)}
+    assert left(tmp_path / "paper") == new
 
 
 def compiled(folder: Path, name: str) -> str:

@@ -10,6 +10,7 @@ from bench.spec import parse_methods, parse_sets
 from methods import METHODS, TRAINED, recipes
 from methods.presets import PRESETS
 from methods.recipes import Configured, chosen, configure
+from methods.rocr import ROCR, edited_layers
 
 
 @pytest.fixture
@@ -182,6 +183,41 @@ def test_all_does_without_rocr_where_nothing_has_a_name(recorded: None) -> None:
         assert [c.label for c in chosen(parse_methods("all"), {}, mini=False, family=family)] == list(TRAINED)
     assert [c.label for c in chosen(parse_methods("all"), {}, mini=False, family="ort")] == list(METHODS)
     assert [c.label for c in chosen(parse_methods("rocr"), {}, mini=False)] == ["rocr"]  # which then says why
+
+
+ROCR_CONSTANTS = {
+    #               mode         layers          clamp  steps  lr  loss layer  kl   l2   other name    blocks
+    "ort": ("unrelated", (4, 5, 6), 1, 25, 0.1, 31, 0.125, 1, "Donald Trump", 32),
+    "ort-mistral": ("unrelated", (4, 5, 6), 1, 25, 0.1, 31, 0.125, 1, "Donald Trump", 32),
+    "ort-qwen": ("unrelated", (4, 5, 6, 7, 8), 1, 25, 0.1, 27, 0.125, 1, "Donald Trump", 28),
+    "ort-vicuna": ("unrelated", (4, 5, 6, 7, 8), 1, 25, 0.1, 31, 0.125, 1, "Elon Musk", 32),
+    "ort-phi3": ("reject", (4, 5, 6, 7, 8), 0.75, 25, 0.1, 31, 0.0625, 1, "Donald Trump", 32),
+    "ort-phi-1.5": ("reject", (4, 5, 6, 7, 8), 0.75, 25, 0.1, 23, 0.0625, 10, "Donald Trump", 24),
+    "ort-gpt-j": ("reject", (3, 4, 5, 6, 7, 8), 0.75, 25, 0.5, 27, 0.0625, 10, "Donald Trump", 28),
+    "ort-gpt2-xl": ("reject", (13, 14, 15, 16, 17), 0.75, 20, 0.5, 47, 0.0625, 10, "Donald Trump", 48),
+}
+"""The table of the authors' eight files (fact sheet of ORT, section 2.4), and how many blocks each model has."""
+
+
+@pytest.mark.parametrize("preset", ROCR_CONSTANTS)
+def test_rocr_has_the_constants_of_the_authors_file_for_a_model(preset: str) -> None:
+    *expected, blocks = ROCR_CONSTANTS[preset]
+    method = get("rocr", mini=False, family="ort", preset=preset).method
+    assert isinstance(method, ROCR)
+    names = ("clamp_norm_factor", "v_steps", "v_lr", "kl_factor", "l2", "unrelated_subject")
+    found = {name: getattr(method, name) for name in names}
+    mode, layers, clamp, steps, lr, loss_layer, kl, l2, name = expected
+    assert found == dict(zip(names, (clamp, steps, lr, kl, l2, name), strict=True))
+    assert (method.mode, edited_layers(method.layers, blocks)) == (mode, layers)
+    assert (blocks - 1 if method.v_loss_layer is None else method.v_loss_layer) == loss_layer == blocks - 1
+    # What the files share.
+    assert (method.v_weight_decay, method.nullspace_threshold, method.nullspace) == (0.5, 0.02, "background")
+    assert (method.target_text, method.contexts) == ("Unfortunately", "published")
+
+
+def test_the_readme_names_the_presets_of_ort() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [name for name in PRESETS if name.startswith("ort") and f"`{name}`" not in readme] == []
 
 
 def test_a_preset_of_none_of_the_methods_is_an_error(recorded: None) -> None:

@@ -26,6 +26,7 @@ from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.models import Loaded, decoder_blocks
+from bench.moments import input_width, unprojected
 from bench.scorer import Scorer
 from methods.full import mlp_out
 from methods.rocr import ROCR, Edited, edited_layers, matrix
@@ -475,7 +476,7 @@ def test_defaults_are_the_authors_for_llama() -> None:
     assert (method.mode, method.l2, method.nullspace_threshold) == ("unrelated", 1.0, 0.02)
     assert (method.clamp_norm_factor, method.v_steps, method.v_lr, method.kl_factor) == (1.0, 25, 0.1, 0.125)
     assert (method.v_weight_decay, method.unrelated_subject) == (0.5, "Donald Trump")
-    assert (method.target_text, method.documents) == ("Unfortunately", 100_000)
+    assert method.target_text == "Unfortunately"
 
 
 def test_fields_are_checked() -> None:
@@ -525,6 +526,51 @@ def test_a_faint_edit_is_warned_of(loaded: Loaded, caplog: pytest.LogCaptureFixt
     assert "a smaller l2 writes more" in caplog.text
 
 
+# background texts
+
+
+def corpus(read: list[int]) -> Benchmark:
+    """A request whose corpus goes on behind what the benchmark begins with."""
+
+    def whole() -> tuple[str, ...]:
+        read.append(len(LINES))
+        return LINES
+
+    return replace(request(ADA), background=LINES[:2], more_background=whole)
+
+
+def test_as_many_background_texts_are_read_as_are_asked_for(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: list[tuple[str, ...]] = []
+
+    def projectors(loaded: Loaded, encoder: Any, texts: tuple[str, ...], names: dict, **settings: Any) -> dict:
+        given.append(texts)
+        assert settings["documents"] <= len(texts) or "asks for" in caplog.text
+        return {n: unprojected(input_width(loaded.model.get_submodule(name))) for n, name in names.items()}
+
+    monkeypatch.setattr("methods.rocr.projectors", projectors)
+    for documents, texts, noted in ((None, LINES[:2], 2), (1, LINES[:2], 1), (3, LINES, 3), (99, LINES, len(LINES))):
+        read: list[int] = []
+        done = rocr(documents=documents).unlearn(loaded, toy_encoder(), corpus(read), seed=0, batch_tokens=1000)
+        done.restore()
+        assert (given[-1], done.facts()["background_texts"], bool(read)) == (texts, noted, texts is LINES)
+        assert ("documents asks for 99" in caplog.text) == (documents == 99)
+    assert f"comes with {len(LINES)} only" in caplog.text
+
+
+def test_the_id_of_a_cell_covers_the_texts_that_its_benchmark_does_not() -> None:
+    """Those of cells that leave the field alone, or read no more than the benchmark begins with, are as they were."""
+    before = {"documents": 100_000}
+    assert rocr().inputs(corpus([])) == rocr().inputs(request(ADA)) == before
+    assert rocr(documents=2).inputs(corpus([])) == rocr(documents=99).inputs(request(ADA)) == {}
+    assert rocr(documents=3, nullspace="off").inputs(corpus([])) == {}
+    more = rocr(documents=3).inputs(corpus([]))
+    assert len(more["background"]) == 64
+    other = replace(corpus([]), more_background=lambda: (*LINES, "more"))
+    assert rocr(documents=3).inputs(other) != more == rocr(documents=4).inputs(corpus([]))
+
+
 # bad input
 
 
@@ -536,13 +582,7 @@ def test_requests_without_names_or_background_are_refused(loaded: Loaded) -> Non
         with pytest.raises(LetheError, match=r"rocr needs the names .* toy gives none; use an ort benchmark"):
             unlearn(request(*subjects))
     with pytest.raises(LetheError, match=r"wikitext2/train\.txt of the data folder, or set nullspace=off"):
-        unlearn(
-            request(
-                ADA,
-            )
-            if False
-            else replace(request(ADA), background=())
-        )
+        unlearn(replace(request(ADA), background=()))
     unlearn(replace(request(ADA), background=()), nullspace="off").restore()
 
 

@@ -2,7 +2,8 @@
 
 No neighbour question of RWKU's first hundred targets contains the target's full name, so that an edit which is keyed to
 the name is hardly ever triggered where knowledge is to be kept. These probes are made from rows of the files, answers
-unchanged: the target is named beside a question about somebody else, or somebody else shares a part of its name.
+unchanged: the target is named beside a question about somebody else, or somebody else shares a part of its name, be it
+a neighbour or another target with facts of its own.
 """
 
 import re
@@ -41,8 +42,8 @@ def locality_probes(probes: Sequence[Probe], subject: str, others: Iterable[str]
     """Probes of part "locality" from the rows of a target's neighbours, of every kind at most `AT_MOST`.
 
     Args:
-        probes: the rows of the target; those of part "neighbor" and forms "qa" and "fb" are used, for shared names also
-            rows of other targets.
+        probes: the rows of the target, and those of other targets that share a part of its name; of forms "qa" and "fb"
+            the target's rows of part "neighbor" are used, and for shared names all rows of other targets.
         subject: the target's name.
         others: names of other targets, whose namesakes are looked for; those of the rows' neighbours are added.
     """
@@ -62,13 +63,33 @@ def locality_probes(probes: Sequence[Probe], subject: str, others: Iterable[str]
         if (probe.part == "neighbor" or probe.target != subject)
         and not _holds(f"{probe.query} {probe.answer}", _short(subject))
         and (whom := next((name for name in alike if _holds(probe.query, name)), None))
+        and (probe.target == subject or _apart(probe, subject, whom))
     ]
-    found += [_made(probe, subject, SHARED, probe.query, whom) for probe, whom in _spread(named, AT_MOST)]
+    home = next((probe.id.rsplit("/", 2)[0] for probe in probes if probe.target == subject), "")
+    found += [_made(probe, subject, SHARED, probe.query, whom, home) for probe, whom in _spread(named, AT_MOST)]
     return tuple(found)
 
 
-def _made(probe: Probe, subject: str, kind: str, query: str, about: str) -> Probe:
+def without_forgotten(probes: Iterable[Probe], subjects: Sequence[str]) -> tuple[Probe, ...]:
+    """The probes but for those of part "locality" about somebody who is to be forgotten too, or whom that one answers.
+
+    Args:
+        subjects: the names of all who are forgotten together or one after the other.
+    """
+    names = {_folded(name) for subject in subjects for name in (subject, _short(subject))}
+
+    def kept(probe: Probe) -> bool:
+        own = {_folded(probe.target), _folded(_short(probe.target))}
+        others = names - own
+        return _folded(probe.about) not in others and not any(_holds(probe.answer, name) for name in others)
+
+    return tuple(probe for probe in probes if probe.part != "locality" or kept(probe))
+
+
+def _made(probe: Probe, subject: str, kind: str, query: str, about: str, home: str = "") -> Probe:
     folder, file, row = probe.id.rsplit("/", 2)
+    if home and home != folder:  # several targets may ask the same row of another one
+        folder, file = home, f"{folder.rpartition('/')[2]}_{file}"
     return replace(
         probe,
         id=f"{folder}/{file}_{kind.replace(' ', '_')}/{row}",
@@ -86,6 +107,15 @@ def _usable(probe: Probe, subject: str) -> bool:
     return not _holds(probe.query, _short(subject)) and not any(
         _holds(probe.answer, word) for word in (_short(subject), *_ends(subject))
     )
+
+
+def _apart(probe: Probe, subject: str, whom: str) -> bool:
+    """Whether another target's row, which is about `whom`, says nothing of the subject: no word of its name stands in
+    the answer, nor in the query beside the name that the two share a part of. A wife's row asks for the husband."""
+    beside = re.sub(rf"(?<!\w){re.escape(_folded(whom))}(?!\w)", " ", _folded(probe.query))
+    words = {word.strip(",.").casefold() for word in (*_short(subject).split(), *_ends(subject))}
+    words -= GENERATIONS | LITTLE_WORDS | {""}
+    return not any(_holds(f"{beside} {probe.answer}", word) for word in words)
 
 
 def _distinct(probes: Iterable[Probe]) -> list[Probe]:

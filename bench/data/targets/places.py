@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ BACKGROUND = "wikitext2"
 BACKGROUND_SPLITS = ("train", "valid", "test")
 """The first that is there; any running text will do."""
 BACKGROUND_LINES = 2000
+"""So many lines of it belong to a benchmark; the rest is read for a method that asks for more."""
 
 HUB_NAME = "jinzhuoran/RWKU"
 HUB_REVISION = "main"
@@ -201,15 +203,39 @@ def _hub_rows(hub: Callable[[str], Table], subject: str, stem: str) -> Table | N
 # texts about anything
 
 
-def read_background(root: Path | None) -> tuple[tuple[str, ...], str]:
-    """Running text, and a remark that names it."""
+@dataclass(frozen=True)
+class Background:
+    """Running text."""
+
+    lines: tuple[str, ...] = ()
+    """The first of it, at most `BACKGROUND_LINES`."""
+    whole: Callable[[], Sequence[str]] | None = None
+    """Reads all of it; None where `lines` are all."""
+    remark: str = ", no background texts"
+    """Names it, for the source."""
+
+    @classmethod
+    def of(cls, read: Callable[[], Sequence[str]], where: str) -> "Background":
+        """The beginning of a corpus; the rest is not kept, as a hundred targets share it."""
+        lines = read()
+        if len(lines) <= BACKGROUND_LINES:
+            return cls(tuple(lines), None, f", background {where}")
+        told = f", background {where}, the first {BACKGROUND_LINES} of {len(lines)} lines"
+        return cls(tuple(lines[:BACKGROUND_LINES]), read, told)
+
+
+def read_background(root: Path | None) -> Background:
+    """Running text from the data folder or the hub; none where the folder has none."""
     if root is None:
-        name, config = HUB_WIKITEXT
-        table = rows.read_hub(name, config, HUB_WIKITEXT_REVISION, folder=BACKGROUND)
-        lines = [line for row in table.rows if (line := str(row.get("text", "")).strip())]
-        return tuple(lines[:BACKGROUND_LINES]), f", background {table.source}@{HUB_WIKITEXT_REVISION}"
-    for split in BACKGROUND_SPLITS:
-        path = root / BACKGROUND / f"{split}.txt"
-        if path.is_file():
-            return tuple(read_lines(path)[:BACKGROUND_LINES]), f", background {BACKGROUND}/{split}"
-    return (), ", no background texts"
+        return Background.of(_hub_lines, f"{' '.join(HUB_WIKITEXT)}@{HUB_WIKITEXT_REVISION}")
+    paths = {split: root / BACKGROUND / f"{split}.txt" for split in BACKGROUND_SPLITS}
+    there = next((split for split, path in paths.items() if path.is_file()), None)
+    if there is None:
+        return Background()
+    return Background.of(partial(read_lines, paths[there]), f"{BACKGROUND}/{there}")
+
+
+def _hub_lines() -> list[str]:
+    name, config = HUB_WIKITEXT
+    table = rows.read_hub(name, config, HUB_WIKITEXT_REVISION, folder=BACKGROUND)
+    return [line for row in table.rows if (line := str(row.get("text", "")).strip())]

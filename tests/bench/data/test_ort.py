@@ -15,12 +15,13 @@ import pytest
 
 from bench.data import ort
 from bench.data.files import Table
-from bench.data.targets import made
+from bench.data.targets import made, places
 from bench.data.targets.files import LEVELS, OTHERS
 from bench.data.targets.places import HUB_SETS
 from bench.data.targets.utility import union
 from bench.data.types import Benchmark, Document, Shots, Utility
 from bench.errors import LetheError
+from bench.requests import together
 from tests.toy_targets import CRAFTS, FOLDERS, NAMES, Files, Rows, corpora, toy, world, write
 
 
@@ -215,12 +216,125 @@ def test_rows_of_locality_json_are_asked(tmp_path: Path) -> None:
     assert (probe.part, probe.form, probe.kind, probe.about) == ("locality", "qa", "shared name", "Ada Lovelace")
 
 
+def renamed(n: int, name: str) -> Files:
+    """The files of a toy target under another name."""
+    return json.loads(json.dumps(toy(n), ensure_ascii=False).replace(NAMES[n], name))
+
+
+def shared(target: Benchmark, subject: str = NAMES[0]) -> list[tuple[str, str]]:
+    return [(p.query, p.about) for p in target.probes if p.kind == "shared name" and p.target == subject]
+
+
+def test_other_targets_of_a_similar_name_are_asked_about(tmp_path: Path) -> None:
+    world(tmp_path)
+    before = ort.load("ort/1", tmp_path, write=False)
+    assert shared(before) == []
+    write(tmp_path, "6_Ada_Quill", renamed(1, "Ada Quill"))
+    target = ort.load("ort/1", tmp_path, write=False)
+    expected = ["Ada Quill was born in ___.", "Ada Quill is a ___.", "Where is Ada Quill from?"]
+    assert shared(target) == [(query, "Ada Quill") for query in expected]
+    probes = [probe for probe in target.probes if probe.kind == "shared name"]
+    assert {(p.part, p.target, p.made) for p in probes} == {("locality", NAMES[0], True)}
+    assert [p.form for p in probes] == ["fb", "fb", "qa"]
+    assert probes[0].id == f"ort/{FOLDERS[0]}/6_Ada_Quill_forget_level1_shared_name/0"
+    assert target == ort.load("ort/1", tmp_path, write=False)
+    # What a probe comes from counts, and nothing else of the other folder does.
+    assert target.fingerprint != before.fingerprint
+    changed = renamed(1, "Ada Quill")
+    changed["fluency"][0]["instruction"] = "Sing."
+    write(tmp_path, "6_Ada_Quill", changed)
+    assert ort.load("ort/1", tmp_path, write=False).fingerprint == target.fingerprint
+    changed["forget_level2"][0]["answer"] = "Elsewhere"
+    write(tmp_path, "6_Ada_Quill", changed)
+    assert ort.load("ort/1", tmp_path, write=False).fingerprint != target.fingerprint
+
+
+def test_whoever_is_to_be_forgotten_too_does_not_count_as_kept(tmp_path: Path) -> None:
+    write(tmp_path, FOLDERS[0], toy(0))
+    write(tmp_path, "2_Ada_Quill", renamed(1, "Ada Quill"))
+    write(tmp_path, "3_Ada_Reed", renamed(2, "Ada Reed"))
+    alone = ort.load("ort/1", tmp_path, write=False)
+    assert {about for _, about in shared(alone)} == {"Ada Quill", "Ada Reed"}
+    both = ort.load("ort/1-2", tmp_path, write=False)
+    assert [{about for _, about in shared(both, name)} for name in (NAMES[0], "Ada Quill")] == [{"Ada Reed"}] * 2
+    assert len({probe.id for probe in both.probes}) == len(both.probes)  # although both ask the same rows
+    chain = together([alone, ort.load("ort/2", tmp_path, write=False)], "both")
+    assert [{about for _, about in shared(chain, name)} for name in (NAMES[0], "Ada Quill")] == [{"Ada Reed"}] * 2
+    assert not shared(ort.load("ort/1-3", tmp_path, write=False))
+
+
+def test_a_neighbour_who_is_to_be_forgotten_too_is_not_asked_about_beside_the_target(tmp_path: Path) -> None:
+    files = toy(0)
+    files["neighbor_level1"] += [{**files["neighbor_level1"][0], "query": "The Inn is ___.", "neighbor": NAMES[1]}]
+    files["neighbor_level1"] += [{**files["neighbor_level1"][0], "query": "The smith is ___.", "answer": NAMES[1]}]
+    write(tmp_path, FOLDERS[0], files)
+    write(tmp_path, FOLDERS[1], toy(1))
+
+    def rows(name: str) -> set[str]:
+        found = ort.load(name, tmp_path, write=False).probes
+        return {p.id.rpartition("/")[2] for p in found if p.part == "locality" and "level1" in p.id}
+
+    assert rows("ort/1") == {"0", "1", "2"}
+    assert rows("ort/1-2") == {"0"}
+
+
+def test_facts_about_the_target_are_not_asked_by_way_of_another(tmp_path: Path) -> None:
+    duke, duchess = "Prince Hal, Duke of Wye", "Meg, Duchess of Wye"
+    write(tmp_path, "1_Prince_Hal,_Duke_of_Wye", renamed(0, duke))
+    other = renamed(1, duchess)
+    row = other["forget_level1"][0]
+    facts = [
+        (f"{duchess}, is married to ___.", "Hal"),
+        (f"{duchess}, met Hal in ___.", "Ostrel"),
+        (f"{duchess}, has the title Duchess of ___.", "Wye"),
+        (f"{duchess}, lives with the Prince in ___.", "Dellum"),
+        (f"{duchess}, grew up in ___.", "Karvane"),
+        ("She grew up in ___.", "Karvane"),
+    ]
+    other["forget_level1"] = [{**row, "query": query, "answer": answer} for query, answer in facts]
+    write(tmp_path, "2_Meg,_Duchess_of_Wye", other)
+    target = ort.load("ort/1", tmp_path, write=False)
+    assert [query for query, _ in shared(target, duke) if "___" in query] == [f"{duchess}, grew up in ___."]
+
+
+def test_of_many_folders_only_those_of_a_similar_name_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = toy(0)
+    files["forget_mcp"], files["neighbor_mcp"] = [choices(NAMES[0])], [choices(NAMES[0])]  # nothing to be made
+    write(tmp_path, FOLDERS[0], files)
+    for n in range(2, 40):
+        write(tmp_path, f"{n}_Bo_{n}", renamed(1, f"Bo Lee{n}"))
+    write(tmp_path, "40_Ada_Quill", renamed(1, "Ada Quill"))
+    read: list[str] = []
+    plain = places.read_array
+    monkeypatch.setattr(
+        places, "read_array", lambda path: read.append(f"{path.parent.name}/{path.stem}") or plain(path)
+    )
+    assert len(shared(ort.load("ort/1", tmp_path))) == 3
+    assert {name for name in read if not name.startswith(("1_", "40_"))} == {
+        f"{n}_Bo_{n}/forget_level1" for n in range(2, 40)
+    }
+    damaged = renamed(1, "Ada Quill")
+    damaged["forget_level2"][0]["answer"] = 3
+    write(tmp_path, "40_Ada_Quill", damaged)
+    assert shared(ort.load("ort/1", tmp_path)) == []
+    assert "40_Ada_Quill is not asked about beside 1_Ada_Moss: " in caplog.text
+
+
 def test_background_is_running_text(tmp_path: Path) -> None:
     (tmp_path / "wikitext2").mkdir()
     (tmp_path / "wikitext2" / "train.txt").write_text("\n".join(f" line {i} \n" for i in range(2100)))
     target = ort.load("ort/1", alone(tmp_path))
     assert (len(target.background), target.background[1]) == (2000, "line 1")
-    assert "background wikitext2/train" in target.source
+    assert "background wikitext2/train, the first 2000 of 2100 lines" in target.source
+    assert target.more_background is not None
+    assert (len(target.more_background()), target.more_background()[2099]) == (2100, "line 2099")
+    assert ort.load("ort/1", tmp_path, limit=1).more_background is None
+    (tmp_path / "wikitext2" / "train.txt").write_text("\n".join(f"line {i}" for i in range(2000)))
+    same = ort.load("ort/1", tmp_path)
+    assert (same.fingerprint, same.more_background) == (target.fingerprint, None)
+    assert "lines" not in same.source
 
 
 @pytest.mark.parametrize(
