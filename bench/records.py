@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+JUDGED_BY = "judged_by"
+"""Of the settings of an evaluation: which other model judged its rows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

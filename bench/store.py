@@ -45,6 +45,8 @@ class Record:
     """train_seconds, peak_gib, trainable_parameters, versions, ...; empty for a failed cell."""
     metrics: Mapping[str, Sequence[Metric]] = field(default_factory=dict)
     """By evaluator."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By evaluator: how the metrics were taken."""
     status: Literal["complete", "failed"] = "complete"
     error: str = ""
     """The traceback of a failed cell."""
@@ -197,7 +199,8 @@ class RunStore:
 def merged(folders: Sequence[Path]) -> list[Record]:
     """The records of several machines' folders as one list, by cell id.
 
-    A cell that is in several folders is one, complete where it is complete anywhere, with what any of them evaluated.
+    A cell that is in several folders is one, complete where it is complete anywhere, with what any of them evaluated;
+    of the same evaluation in two of them the one with fewer missing figures counts.
 
     Raises:
         LetheError: two folders hold different figures under one cell id.
@@ -221,13 +224,23 @@ def merged(folders: Sequence[Path]) -> list[Record]:
                         f"cell {record.cell_id} has {name} {before[name]!r} in {where} and {now[name]!r} in {folder}; "
                         "one of them is not what its id says: take the wrong one away and report again"
                     )
-            found[record.cell_id] = where, replace(other, metrics={**record.metrics, **other.metrics})
+            fuller = {name for name in other.metrics if _known(record, name) > _known(other, name)}
+            metrics, settings = (
+                {**theirs, **{name: value for name, value in mine.items() if name not in fuller}}
+                for theirs, mine in ((record.metrics, other.metrics), (record.settings, other.settings))
+            )
+            found[record.cell_id] = where, replace(other, metrics=metrics, settings=settings)
     return [found[cell_id][1] for cell_id in sorted(found)]
 
 
 def _same(one: float, other: float) -> bool:
-    """Another processor may round otherwise; no more than that."""
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
+    """Another processor may round otherwise; no more than that. What is missing in one may be known in the other."""
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) or math.isnan(one) or math.isnan(other)
+
+
+def _known(record: Record, evaluator: str) -> int:
+    """How many figures of an evaluator there are."""
+    return sum(not metric.missing for metric in record.metrics.get(evaluator, ()))
 
 
 def write_json(path: Path, value: object) -> None:
@@ -275,6 +288,12 @@ def read_metrics(path: Path) -> list[Metric]:
     return [_metric(row, path) for row in rows]
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings beside the metrics; empty where none are told."""
+    settings = _read_object(path).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` in UTF-8."""
     write_bytes(path, text.encode(errors="backslashreplace"))  # file names from a shell can hold lone surrogates
@@ -314,8 +333,10 @@ def _folders(parent: Path) -> list[Path]:
 def _read_run(folder: Path) -> Record:
     spec = _read_object(folder / "spec.json")
     record = _read_object(folder / "record.json")
-    metrics = {path.stem: read_metrics(path) for path in sorted((folder / "metrics").glob("*.json"))}
-    return Record(cell_id=folder.name, spec=spec, record=record, metrics=metrics)
+    paths = sorted((folder / "metrics").glob("*.json"))
+    metrics = {path.stem: read_metrics(path) for path in paths}
+    settings = {path.stem: read_settings(path) for path in paths}
+    return Record(cell_id=folder.name, spec=spec, record=record, metrics=metrics, settings=settings)
 
 
 def _read_run_or_damage(folder: Path) -> Record:
