@@ -90,7 +90,7 @@ def test_a_text_is_cut_and_one_without_tokens_has_no_value() -> None:
 
 def test_what_has_no_head_or_another_order_of_classes_is_no_classifier(save: Save) -> None:
     folder = save(labels=("noise", "clean", "mild gibberish", "word salad"))
-    with pytest.raises(NoClassifier, match="class 0 of the classifier .* must be the clean one"):
+    with pytest.raises(NoClassifier, match=r"class 0 of the classifier .* must be the clean one"):
         load_classifier(str(folder))
     classifier._found.cache_clear()
     folder = save()
@@ -104,7 +104,7 @@ def test_damaged_weights_are_a_reason(save: Save) -> None:
     folder = save()
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(NoClassifier, match="weights of the classifier .* are damaged|cannot be loaded"):
+    with pytest.raises(NoClassifier, match=r"weights of the classifier .* are damaged|cannot be loaded"):
         load_classifier(str(folder))
 
 

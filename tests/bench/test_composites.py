@@ -109,11 +109,12 @@ def test_utility_is_the_harmonic_mean_of_both_shares() -> None:
     assert composites(record("npo", 0.8, 0.54, 0.0), original)["utility_score"].value == 0
 
 
-def test_the_published_scores_give_the_printed_utility() -> None:
-    # UDS re-evaluation of open-unlearning's checkpoints: full 0.6009 and 0.8728; GradDiff 0.480 and 0.799
+def test_utility_of_a_published_checkpoint() -> None:
+    # open-unlearning's checkpoints as gnueaj/unlearning-depth-score reports them, utility and fluency of each:
+    # full 0.6009 and 0.8728, GradDiff (lr 1e-5, alpha 1) 0.480 and 0.799
     full = record("original", 0.0, 0.6009, 0.8728)
     found = composites(record("graddiff", 0.5, 0.480, 0.799), full)
-    assert found["utility_score"].value == pytest.approx(0.8539, abs=1e-4)  # shares 0.7988 and 0.9154
+    assert found["utility_score"].value == pytest.approx(0.8532, abs=1e-4)  # shares 0.7988 and 0.9154
 
 
 @pytest.mark.parametrize("of", ["npo", "original"])

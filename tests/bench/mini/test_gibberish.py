@@ -1,4 +1,4 @@
-"""The mini world's classifier of gibberish: what it calls fluent in worlds that are for developing, and the same bits."""
+"""The mini world's classifier of gibberish: what it calls fluent, in worlds that are for developing; the same bits."""
 
 import hashlib
 import random
