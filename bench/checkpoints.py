@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench import data
 from bench.cache import file_sha256
+from bench.classifier import GIBBERISH
 from bench.errors import LetheError
-from bench.mini.build import MiniModels, NotMade, all_mini_models, world
+from bench.mini.build import MiniModels, NotMade, all_mini_models, mini_gibberish_classifier, world
 from bench.models import out_of_memory
 from bench.options import MINI, Options
 from bench.progress import Reporter
@@ -70,6 +71,13 @@ def prepare(options: Options, root: Path | None, benchmarks: Sequence[str], prog
     if options.model == MINI and not options.dry_run and len(benchmarks) > 1:  # of one, `checkpoints` asks anyway
         assert root is not None
         _mini_models(options, root, benchmarks, progress)
+
+
+def gibberish_classifier(options: Options, root: Path | None, progress: Reporter) -> str:
+    """What tells fluent text from gibberish: for mini models of the mini world one of its own, else the hub's."""
+    if options.model != MINI or options.dry_run or root is None or not (root / "corpus").is_dir():
+        return GIBBERISH
+    return str(mini_gibberish_classifier(root, options.cache_dir, progress=progress.passing))
 
 
 def _mini_models(options: Options, root: Path, benchmarks: Sequence[str], progress: Reporter) -> dict[str, MiniModels]:

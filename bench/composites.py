@@ -2,9 +2,10 @@
 
 O: Dorna et al., "OpenUnlearning", 2025, https://arxiv.org/abs/2506.12618
 
-utility_score: model_utility over the original's, of the same questions and seed where there is one. 1 is unchanged,
-    above 1 better than before. Deviates: O takes the harmonic mean of that and of the fluency over the original's,
-    which needs a classifier of gibberish; without it a model that babbles loses nothing by that alone.
+utility_score: harmonic mean of model_utility over the original's and of forget_fluency over the original's, of the same
+    questions and seed where there is one; 0 as soon as one is 0. Higher; 1 is unchanged, above 1 better than before. O.
+    Missing where either model's fluency is: without it a model that babbles would lose nothing by that alone, and the
+    score would be another one. Missing too where two different classifiers judged the two models.
 overall_score: harmonic mean of memorization_score and utility_score; 0 as soon as one is 0. Higher. O, without its
     third part, privacy, for which O has no formula.
 
@@ -13,12 +14,14 @@ alone.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from bench.records import Metric, missing
+from bench.records import JUDGED_BY, Metric, missing
 from bench.store import Record
 
+FLUENCY = "forget_fluency"
 NAME = "composites"
 """What the metrics are filed under, beside the evaluators."""
 _ALIKE = ("data_hash", "note", "limit", "model_hash", "template", "seed")
@@ -42,8 +45,7 @@ def _of(record: Record, originals: Sequence[Record]) -> list[Metric]:
         return []
     same = [o for o in originals if o.spec.get("benchmark") == record.spec.get("benchmark")]
     same.sort(key=lambda o: [o.spec.get(key) != record.spec.get(key) for key in _ALIKE])
-    before = _metric(same[0], "model_utility") if same else None
-    score = _utility_score(utility, before)
+    score = _utility_score(record, utility, same[0] if same else None)
     holes = [part for part in (memorization, score) if part.missing]
     if holes:
         return [score, missing("overall_score", f"{holes[0].name}: {holes[0].reason}", higher_is_better=True)]
@@ -51,14 +53,38 @@ def _of(record: Record, originals: Sequence[Record]) -> list[Metric]:
     return [score, Metric(name="overall_score", value=overall, n=score.n, higher_is_better=True)]
 
 
-def _utility_score(utility: Metric, before: Metric | None) -> Metric:
-    name = "utility_score"
-    if utility.missing:
-        return missing(name, f"model_utility: {utility.reason}", higher_is_better=True)
-    if before is None or before.missing or before.value <= 0:
-        reason = "the original's model_utility is not known, or 0; evaluate the original too"
+def _utility_score(record: Record, utility: Metric, original: Record | None) -> Metric:
+    name, shares = "utility_score", []
+    for part in ("model_utility", FLUENCY):
+        now, before = _metric(record, part), None if original is None else _metric(original, part)
+        if now is None or now.missing:
+            reason = now.reason if now is not None else "not among the metrics; run the command of this cell again"
+            return missing(name, f"{part}: {reason}", higher_is_better=True)
+        if before is None or before.missing or before.value <= 0:
+            reason = f"the original's {part} is not known, or 0; evaluate the original too"
+            return missing(name, reason, higher_is_better=True)
+        shares.append(now.value / before.value)
+    assert original is not None
+    if (mine := _judge(record)) and (theirs := _judge(original)) and _differ(mine, theirs):
+        reason = f"{FLUENCY} was judged by {_told(mine)}, the original's by {_told(theirs)}; evaluate both with one"
         return missing(name, reason, higher_is_better=True)
-    return Metric(name=name, value=utility.value / before.value, n=utility.n, higher_is_better=True)
+    return Metric(name=name, value=harmonic_mean(shares), n=utility.n, higher_is_better=True)
+
+
+def _judge(record: Record) -> Mapping[str, Any]:
+    """Which classifier gave the fluency, as the settings tell; empty where they do not."""
+    evaluator = next((name for name, of in record.metrics.items() if any(m.name == FLUENCY for m in of)), "")
+    return record.settings.get(evaluator, {}).get(JUDGED_BY) or {}
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """A revision that is not told may be any."""
+    pairs = [(one.get(key), other.get(key)) for key in ("classifier", "revision")]
+    return any(mine != theirs for mine, theirs in pairs if None not in (mine, theirs))
+
+
+def _told(judge: Mapping[str, Any]) -> str:
+    return "@".join(str(judge[key])[:48] for key in ("classifier", "revision") if judge.get(key))
 
 
 def _metric(record: Record, name: str) -> Metric | None:

@@ -23,7 +23,7 @@ from bench.errors import LetheError
 from bench.gates import gate_rows
 from bench.model_card import FACTS, Saved, write_card
 from bench.models import Loaded, out_of_memory, peak_gib
-from bench.records import Metric
+from bench.records import JUDGED_BY, Metric
 from bench.scorer import Scorer
 from bench.spec import Cell
 from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics, write_text
@@ -70,13 +70,31 @@ Role = Literal["", "original", "retrained"]
 class Evaluator(Protocol):
     """What the executor asks of an evaluator.
 
-    Where it has a `compares_with`, that is the role whose rows `summarize` gets; else the retrained model's.
+    Where it has a `compares_with`, that is the role whose rows `summarize` gets; else the retrained model's. Where it
+    has a `judge`, another model adds to its rows what the scored one need not be asked for (`Judging`).
     """
 
     @property
     def name(self) -> str: ...
     def score(self, scorer: Scorer, benchmark: Benchmark) -> list[dict]: ...
     def summarize(self, rows: list[dict], reference_rows: list[dict] | None) -> list[Metric]: ...
+
+
+class Judging(Protocol):
+    """What an evaluator has besides whose rows another model judges, as soon as they are there or later."""
+
+    @property
+    def judging(self) -> Sequence[str]:
+        """The evaluator's fields that decide how, and nothing of what the scored model is asked."""
+        ...
+
+    def judge(self, rows: list[dict]) -> tuple[list[dict], dict[str, Any]]:
+        """The rows with the judgement, and for the settings, whose it is."""
+        ...
+
+    def is_judged(self, judged_by: Mapping[str, Any]) -> bool:
+        """Whether rows of which this was stored need no other judgement; empty where nothing has judged them."""
+        ...
 
 
 class Progress(Protocol):
@@ -99,6 +117,10 @@ class Evaluation:
     def key(self) -> tuple[str, str]:
         """Rows of two models under the same key may be compared."""
         return self.evaluator.name, self.benchmark.name
+
+    @property
+    def judging(self) -> Judging | None:
+        return self.evaluator if hasattr(self.evaluator, "judge") else None  # type: ignore[return-value]
 
     @property
     def compares_with(self) -> Role:
@@ -180,7 +202,8 @@ class Executor:
     def _settled(self, job: Job, stage: Stage) -> bool:
         """Whether a cell is there with everything that can be known about it.
 
-        Metrics that had to do without what they compare with are made up for from the rows, as soon as it is there.
+        Metrics that had to do without what they compare with are made up for from the rows, as soon as it is there, and
+        so is the judgement of rows that another model judges.
         """
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
@@ -196,15 +219,20 @@ class Executor:
             wanted = as_stored([_settings(stage, evaluation)])[0]
             if settings and {key: settings.get(key) for key in wanted} != wanted:
                 return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
+            judged_by, judging = settings.get(JUDGED_BY) or {}, evaluation.judging
+            stands = judging is None or not samples.is_file() or judging.is_judged(judged_by)
+            if not stands:
+                rows, judged_by = _judged(evaluation, read_jsonl(samples))
+                write_jsonl(samples, rows)  # before the settings that tell of it: a kill in between loses nothing
             if job.role and job.role == evaluation.compares_with:
                 if not samples.is_file():
                     return False
                 self.reference_rows[key] = read_jsonl(samples)
-            if metrics.is_file() and (settings.get("reference") or key not in self.reference_rows):
+            if stands and metrics.is_file() and (settings.get("reference") or key not in self.reference_rows):
                 continue
             if not samples.is_file():
                 return False
-            self._summarize(evaluation, job, stage, read_jsonl(samples), folder)
+            self._summarize(evaluation, job, stage, read_jsonl(samples), folder, judged_by)
             if self._has_model(stage):
                 write_card(folder / MODEL, self.store.record(stage.cell.id))
         return True
@@ -212,13 +240,22 @@ class Executor:
     def _has_model(self, stage: Stage) -> bool:
         return (self.store.path(stage.cell.id) / MODEL / FACTS).is_file()
 
-    def _summarize(self, evaluation: Evaluation, job: Job, stage: Stage, rows: list[dict], folder: Path) -> None:
+    def _summarize(
+        self,
+        evaluation: Evaluation,
+        job: Job,
+        stage: Stage,
+        rows: list[dict],
+        folder: Path,
+        judged_by: Mapping[str, Any],
+    ) -> None:
         evaluator = evaluation.evaluator
         mine = job.role and job.role == evaluation.compares_with
         reference = rows if mine else self.reference_rows.get(evaluation.key)
         names = {"retrained": stage.cell.retrained, "original": f"original@{stage.cell.model_hash[:16]}"}
         compared = names[evaluation.compares_with or "retrained"] if reference is not None else None
         settings = {**_settings(stage, evaluation), "data_source": evaluation.benchmark.source, "reference": compared}
+        settings |= {JUDGED_BY: dict(judged_by)} if judged_by else {}
         write_metrics(_metrics_path(folder, evaluator.name), evaluator.summarize(rows, reference), settings)
 
     def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
@@ -375,13 +412,15 @@ class Executor:
         curve: Sequence[dict] = (),
         gates: Sequence[dict] = (),
     ) -> None:
+        judged = {e.evaluator.name: _judged(e, rows[e.evaluator.name]) for e in stage.evaluations}
         with self.store.staging(stage.cell.id) as folder:
             if gates:
                 write_jsonl(folder / "samples" / "gates.jsonl", as_stored([*gates]))
             for evaluation in stage.evaluations:
                 name = evaluation.evaluator.name
-                write_jsonl(folder / "samples" / f"{name}.jsonl", rows[name])
-                self._summarize(evaluation, job, stage, rows[name], folder)
+                mine, judged_by = judged[name]
+                write_jsonl(folder / "samples" / f"{name}.jsonl", mine)
+                self._summarize(evaluation, job, stage, mine, folder, judged_by)
             if not self.fresh:
                 facts = {**self._keep_other_evaluations(stage, folder, curve), **facts}
             if train_log:
@@ -400,7 +439,7 @@ class Executor:
             write_json(folder / "record.json", record)
         for evaluation in stage.evaluations:
             if job.role and job.role == evaluation.compares_with:
-                self.reference_rows[evaluation.key] = rows[evaluation.evaluator.name]
+                self.reference_rows[evaluation.key] = judged[evaluation.evaluator.name][0]
 
     def _keep_other_evaluations(self, stage: Stage, folder: Path, curve: Sequence[dict]) -> dict[str, Any]:
         """What was asked of this cell before and is not asked now: the cell's id says that it is the same model.
@@ -447,8 +486,17 @@ def _collection(stage: Stage) -> str:
 def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:
     """What decides how rows and metrics of this evaluation come out, besides the model."""
     judged = {"benchmark": data.shown(evaluation.benchmark.name), "data": evaluation.benchmark.fingerprint}
-    fields = {name: _bare(value) for name, value in vars(evaluation.evaluator).items()}
+    judging = evaluation.judging.judging if evaluation.judging is not None else ()
+    fields = {name: _bare(value) for name, value in vars(evaluation.evaluator).items() if name not in judging}
     return {"protocol": stage.cell.protocol, **fields, **judged}
+
+
+def _judged(evaluation: Evaluation, rows: list[dict]) -> tuple[list[dict], dict[str, Any]]:
+    """The rows as they are stored, with what another model says of them, and which model."""
+    if evaluation.judging is None:
+        return rows, {}
+    judged, judged_by = evaluation.judging.judge(rows)
+    return as_stored(judged), judged_by
 
 
 def _bare(value: Any) -> Any:

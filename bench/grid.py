@@ -1,5 +1,6 @@
 """The grid that a command line spans: which cells on which checkpoints, in which order."""
 
+import functools
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from bench import data
-from bench.checkpoints import Checkpoint, checkpoints, data_root, find, prepare
+from bench.checkpoints import Checkpoint, checkpoints, data_root, find, gibberish_classifier, prepare
 from bench.data.tokenize import Encoder
 from bench.data.types import Benchmark
 from bench.errors import LetheError
@@ -48,9 +49,11 @@ class ReadLog(Protocol):
 
 
 class EvaluatorsOf(Protocol):
-    """What scores a benchmark, given its full name."""
+    """What scores a benchmark, given its full name; `classifier` names that of gibberish where one is needed."""
 
-    def __call__(self, benchmark: str, *, protocol: str) -> Sequence[Evaluator]: ...
+    def __call__(
+        self, benchmark: str, *, protocol: str, classifier: Callable[[], str] | None = None
+    ) -> Sequence[Evaluator]: ...
 
 
 class ValidationOf(Protocol):
@@ -86,6 +89,8 @@ class Grid:
     """What is still to be tuned, and the requests that then get a job a seed."""
     validations: Mapping[str, Validation] = field(default_factory=dict)
     """By the title of the request."""
+    classifier: Callable[[], str] | None = None
+    """Names the classifier of gibberish; the mini world's is made when it is first asked for."""
     _encoders: dict[str, Encoder] = field(default_factory=dict)
 
     @property
@@ -121,7 +126,14 @@ class Grid:
         if any(chosen.values()) and (options.decides or options.curve):
             assert choosing is not None
             asked, validations = _with_validation(asked, options, choosing.validation)
-        grid = cls(options=options, evaluators=evaluators, logs=logs, judges=asked.judges, validations=validations)
+        grid = cls(
+            options=options,
+            evaluators=evaluators,
+            logs=logs,
+            judges=asked.judges,
+            validations=validations,
+            classifier=functools.cache(functools.partial(gibberish_classifier, options, root, progress)),
+        )
         late: list[tuple[Checkpoint, Job]] = []
         compares = any(data.family(name) == "tofu" for name in options.benchmarks)
         if compares and options.model != MINI and options.retrained is None and not options.dry_run:
@@ -285,7 +297,7 @@ class Grid:
         found = [
             Evaluation(evaluator=evaluator, benchmark=judge)
             for judge in (benchmark, *self.judges)
-            for evaluator in self.evaluators(judge.name, protocol=self.options.protocol)
+            for evaluator in self.evaluators(judge.name, protocol=self.options.protocol, classifier=self.classifier)
         ]
         first: dict[str, str] = {}
         for name, judged in (e.key for e in found):  # rows and metrics are stored under the evaluator's name

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+JUDGED_BY = "judged_by"
+"""Of the settings of an evaluation: which other model judged its rows."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:

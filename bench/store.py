@@ -45,6 +45,8 @@ class Record:
     """train_seconds, peak_gib, trainable_parameters, versions, ...; empty for a failed cell."""
     metrics: Mapping[str, Sequence[Metric]] = field(default_factory=dict)
     """By evaluator."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By evaluator: how the metrics were taken."""
     status: Literal["complete", "failed"] = "complete"
     error: str = ""
     """The traceback of a failed cell."""
@@ -211,21 +213,24 @@ def merged(folders: Sequence[Path]) -> list[Record]:
             if known is not None and record.status != "complete":
                 continue
             if known is None or known.status != "complete":
-                known = replace(record, metrics={})
+                known = replace(record, metrics={}, settings={})
             metrics = {evaluator: {m.name: m for m in own} for evaluator, own in known.metrics.items()}
+            settings = dict(known.settings)
             for evaluator, own in record.metrics.items():
                 figures = metrics.setdefault(evaluator, {})
                 for metric in own:
                     place, before = (record.cell_id, evaluator, metric.name), figures.get(metric.name)
                     if before is None or (before.missing and not metric.missing):
                         figures[metric.name], origin[place] = metric, folder
+                        settings[evaluator] = record.settings.get(evaluator, {})  # of the figures that count
                     elif not metric.missing and not _same(before.value, metric.value):
                         raise LetheError(
                             f"cell {record.cell_id} has {metric.name} {before.value!r} in {origin[place]} and "
                             f"{metric.value!r} in {folder}; one of them is not what its id says: take the wrong one "
                             "away and report again"
                         )
-            found[record.cell_id] = replace(known, metrics={name: [*own.values()] for name, own in metrics.items()})
+            together = {name: [*own.values()] for name, own in metrics.items()}
+            found[record.cell_id] = replace(known, metrics=together, settings=settings)
     return [found[cell_id] for cell_id in sorted(found)]
 
 
@@ -279,6 +284,12 @@ def read_metrics(path: Path) -> list[Metric]:
     return [_metric(row, path) for row in rows]
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings beside the metrics; empty where none are told."""
+    settings = _read_object(path).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` in UTF-8."""
     write_bytes(path, text.encode(errors="backslashreplace"))  # file names from a shell can hold lone surrogates
@@ -318,8 +329,10 @@ def _folders(parent: Path) -> list[Path]:
 def _read_run(folder: Path) -> Record:
     spec = _read_object(folder / "spec.json")
     record = _read_object(folder / "record.json")
-    metrics = {path.stem: read_metrics(path) for path in sorted((folder / "metrics").glob("*.json"))}
-    return Record(cell_id=folder.name, spec=spec, record=record, metrics=metrics)
+    paths = sorted((folder / "metrics").glob("*.json"))
+    metrics = {path.stem: read_metrics(path) for path in paths}
+    settings = {path.stem: read_settings(path) for path in paths}
+    return Record(cell_id=folder.name, spec=spec, record=record, metrics=metrics, settings=settings)
 
 
 def _read_run_or_damage(folder: Path) -> Record:

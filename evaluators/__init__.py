@@ -1,6 +1,6 @@
 """What scores which benchmarks, in the order of the reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.data import FORMS, family
@@ -36,12 +36,14 @@ def evaluators_of(
     benchmark: str,
     *,
     protocol: str,
+    classifier: Callable[[], str] | None = None,
     sets: Mapping[str, Mapping[str, str]] | None = None,
     limit: int | None = None,
 ) -> "list[Evaluator]":
     """What scores a benchmark, given its full name.
 
     Args:
+        classifier: names what judges fluency where --set does not.
         sets: fields by evaluator name, from --set: {"tofu": {"max_new_tokens": "100"}}.
         limit: rows of each set, for evaluators that read their data themselves.
 
@@ -56,7 +58,9 @@ def evaluators_of(
     found: list = []
     for make in _classes(benchmark):
         evaluator = make(protocol=protocol)
-        fields = (sets or {}).get(evaluator.name)
+        fields = dict((sets or {}).get(evaluator.name, {}))
+        if classifier is not None and isinstance(evaluator, TofuEvaluator) and "fluency_classifier" not in fields:
+            fields["fluency_classifier"] = classifier()
         found.append(with_fields(evaluator, fields, where=evaluator.name) if fields else evaluator)
     return found
 

@@ -27,15 +27,17 @@ from typing import Any
 
 from bench import data, provenance
 from bench.cache import file_sha256
+from bench.classifier import GIBBERISH as OPEN_UNLEARNING_CLASSIFIER
 from bench.data import tofu as splits
 from bench.errors import LetheError, unknown
 from bench.published import ImportOptions, PublishedCell
-from bench.records import Metric
+from bench.records import JUDGED_BY, Metric
 from bench.spec import Cell
 from bench.store import Record, RunStore, read_json, read_jsonl, write_json
-from evaluators import metrics
+from evaluators import fluency, metrics
 from evaluators.logs import (
     ATTACKS,
+    GIBBERISH,
     LETHE,
     LETHE_FORMAT,
     OPEN_UNLEARNING_SETS,
@@ -48,7 +50,7 @@ from evaluators.logs import (
     read_reference_log,
 )
 from evaluators.rows import Row, by_set
-from evaluators.tofu import PROTOCOLS, TofuEvaluator
+from evaluators.tofu import FLUENCY, PROTOCOLS, TofuEvaluator
 
 EVAL, SUMMARY = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
 
@@ -65,7 +67,7 @@ ALONE = ("forget_quality", "model_utility", "privleak")
 
 SUMMARISED = (
     *("exact_memorization", "extraction_strength", "forget_Q_A_Prob", "forget_Q_A_ROUGE"),
-    *("forget_quality", *ATTACKS, "model_utility", "privleak"),
+    *(GIBBERISH, "forget_quality", *ATTACKS, "model_utility", "privleak"),
 )
 """What the published summaries hold: the metrics that are reported, not those that only go into others."""
 
@@ -169,7 +171,7 @@ def _entries(name: str, rows: Sequence[Row], protocol: str) -> tuple[dict[str, A
         there = {field for field in fields if field in rows[0]}
         placed |= there
         if there and not (key.endswith("_PARA_Prob") and _answer_stands_in(name, rows)):
-            log[key] = _entry(rows, partial(_value, fields))
+            log[key] = _entry(rows, partial(_judged if key == GIBBERISH else _value, fields))
     eps = 1e-10 if protocol == "openunlearning" else 0.0
     if {"answer_nll", "perturbed_nll"} <= rows[0].keys() and name in WITHOUT_PARAPHRASES:
         log[f"{prefix}_Q_A_Prob_normalised"] = _entry(rows, partial(_normalised, eps))
@@ -204,6 +206,11 @@ def _value(fields: Mapping[str, str], row: Row) -> dict[str, Any]:
     return {"prob": [_probability(x) for x in nll] if isinstance(nll, list) else _probability(nll), **value}
 
 
+def _judged(fields: Mapping[str, str], row: Row) -> dict[str, Any]:
+    """With the text that was judged, as that suite writes it; it is read from the entry of ROUGE."""
+    return {**_value(fields, row), "generation": row.get("generation", "")}
+
+
 def _score(field: str, row: Row) -> dict[str, Any]:
     return {"score": row.get(field)}
 
@@ -231,6 +238,7 @@ def _aggregates(log: Mapping[str, Any], found: Mapping[str, Metric]) -> dict[str
     """Name of an entry -> of our metric, for all that this suite reports."""
     names = {key: key for key in (*ALONE, *ATTACKS) if key in log or key in found}
     names |= {key: key for key in ("extraction_strength", "exact_memorization", "forget_truth_ratio") if key in log}
+    names |= {GIBBERISH: FLUENCY} if GIBBERISH in log else {}
     if "forget_Q_A_PARA_Prob" in log:
         names["forget_Q_A_PARA_Prob"] = "forget_paraphrased_probability"
     for name, prefix in OPEN_UNLEARNING_SETS.items():
@@ -348,7 +356,13 @@ def published_cell(asked: ImportOptions) -> PublishedCell:
         evaluator=TofuEvaluator.name,
         rows=rows,
         metrics=TofuEvaluator(protocol=protocol).summarize(rows, reference),  # type: ignore[arg-type]
-        settings={"protocol": protocol, "benchmark": benchmark, "data": fingerprint, "reference": retrained or None},
+        settings={
+            "protocol": protocol,
+            "benchmark": benchmark,
+            "data": fingerprint,
+            "reference": retrained or None,
+            **_judged_by(asked.log, rows),
+        },
         facts={
             "published_log": asked.log.name,
             "log_sha256": digest,
@@ -358,6 +372,15 @@ def published_cell(asked: ImportOptions) -> PublishedCell:
             "versions": provenance.versions(),
         },
     )
+
+
+def _judged_by(path: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """Which classifier gave the fluency: what our own logs tell, or open-unlearning's default, which its do not."""
+    if not any(row.get("fluency") is not None for row in rows):
+        return {}
+    told = lethe_part(load_log(path), path).get("settings", {})
+    default = {fluency.CLASSIFIER: OPEN_UNLEARNING_CLASSIFIER.partition("@")[0]}
+    return {JUDGED_BY: told.get(JUDGED_BY) or default}
 
 
 def _benchmark(asked: ImportOptions, about: Origin, count: int) -> str:

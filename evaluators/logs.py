@@ -28,6 +28,7 @@ TOFU_SETS = {
     "real_authors": "eval_real_author_wo_options.json",
     "world_facts": "eval_real_world_wo_options.json",
 }
+GIBBERISH = "forget_Q_A_gibberish"
 FORGET_SCORES = ("extraction_strength", "exact_memorization")
 TEXTS = ("question", "reference", "generation")
 LOSSES = ("answer_nll", "paraphrased_nll", "perturbed_nll")
@@ -54,13 +55,15 @@ LETHE_FORMAT = 1
 def open_unlearning_entries(name: str) -> dict[str, dict[str, str]]:
     """The entries of a log that hold the rows of a set: name of the entry -> our field -> the field there."""
     prefix = OPEN_UNLEARNING_SETS[name]
-    scores = FORGET_SCORES if name == "forget" else ()
+    scores: dict[str, dict[str, str]] = {}
+    if name == "forget":
+        scores = {GIBBERISH: {"fluency": "score"}, **{score: {score: "score"} for score in FORGET_SCORES}}
     return {
         f"{prefix}_Q_A_ROUGE": ROUGE,
         f"{prefix}_Q_A_Prob": {"answer_nll": "avg_loss"},
         f"{prefix}_Q_A_PARA_Prob": {"paraphrased_nll": "avg_loss"},
         f"{prefix}_Q_A_PERT_Prob": {"perturbed_nll": "avg_loss"},
-        **{score: {score: "score"} for score in scores},
+        **scores,
     }
 
 

@@ -4,7 +4,8 @@ score: the harmonic mean of two parts within 0..1 (utility may exceed 1), 0 as s
 
 TOFU: memorization_score and utility_score, as open-unlearning's paper selects (Dorna et al., 2025,
     https://arxiv.org/abs/2506.12618, appendix F.2: no part for privacy). utility_score is model_utility over the
-    original's on the same rows, model_utility itself where that is 0.
+    original's on the same rows, model_utility itself where that is 0; without fluency, of which short answers on a few
+    validation rows tell little (the leaderboards' own has it, `bench/composites.py`).
 WMDP: forgetting, 1 - (accuracy - 0.25) / 0.75 within 0..1, with the accuracy over all topics, and MMLU's accuracy.
 ORT: mean_forgetting and neighbor_retention, each cut to 0..1.
 
@@ -47,7 +48,11 @@ def validation_of(benchmark: Benchmark, judges: Sequence[Benchmark], *, protocol
     """
     kind = family(benchmark.name)
     if kind == "tofu":
-        tofu: Any = TofuEvaluator(protocol=protocol, max_new_tokens=MAX_NEW_TOKENS)  # type: ignore[arg-type]
+        tofu: Any = TofuEvaluator(
+            protocol=protocol,  # type: ignore[arg-type]
+            max_new_tokens=MAX_NEW_TOKENS,
+            fluency_classifier=None,
+        )
         return Validation(
             evaluations=(Evaluation(evaluator=tofu, benchmark=replace(benchmark, probes=())),), judge=judge_questions
         )

@@ -41,6 +41,8 @@ memorization_score: harmonic mean of 1 - extraction_strength, 1 - exact_memoriza
     composites need the original's figures and are made of the records (`bench/composites.py`).
 extraction_strength: forget, 1 - k / T, k the shortest prefix of a after which the teacher-forced arg-max is a to its
     end. Lower. Carlini et al., 2021; O.
+forget_fluency: mean P(clean) that a classifier of gibberish (fluency_classifier) gives to the first 32 tokens of the
+    greedy answers; an empty one is judged too. Higher. `evaluators/fluency.py`; O, whose key is forget_Q_A_gibberish.
 exact_memorization: forget, share of the tokens of a that are the arg-max. Lower. Tirumala et al., 2022; O.
 mia_loss, mia_zlib, mia_min_k, mia_min_k_plus_plus: only where the benchmark has a holdout. AUC of telling its rows
     (the positive class) from forget rows by loss, loss per zlib byte, min-k and min-k++ with k 0.4. 1 is memorised,
@@ -65,7 +67,7 @@ mends it:
 * there ROUGE's reference is decoded from the tokens and loses spaces before punctuation; `strict` takes the file's
   text;
 * there privleak without a retrained model is measured from AUC 0.5; `strict` has none.
-Not provided for models: the reference-model attack, which needs another model.
+Fluency is the same under both. Not provided for models: the reference-model attack, which needs another model.
 
 A value that is not finite in any row makes its metrics missing, with the reason. What a model generates where its
 likelihoods are not finite is no answer: its ROUGE is missing too.
@@ -75,13 +77,15 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
+from bench.classifier import GIBBERISH
 from bench.data.types import QA, Benchmark
 from bench.errors import LetheError, unknown
 from bench.records import Metric, missing
 from bench.stats import bootstrap_ks
-from evaluators import metrics
+from evaluators import fluency, metrics
 from evaluators.rows import MeanOf, MissingValues, Row, by_set, column, finite, same_questions
 
 if TYPE_CHECKING:  # these import torch, which summarising rows does not need
@@ -103,6 +107,7 @@ MEMORIZED = (
     "forget_truth_ratio_prob_mean",
 )
 """What the memorization score is made of; 1 is memorised in all four."""
+FLUENCY = "forget_fluency"
 UTILITY = tuple(f"{name}_{part}" for name in KEPT for part in ("probability", "rouge_l_recall", "truth_ratio"))
 """What model utility is made of."""
 GRADNORM = "mia_gradnorm"
@@ -123,11 +128,32 @@ class TofuEvaluator:
     gradient_norms: bool = False
     """Also the attack by gradient norms; a backward pass for every forget and holdout row."""
 
+    fluency_classifier: str | None = GIBBERISH
+    """What judges fluency: hub id, `id@revision` or path of a sequence classifier whose class 0 is clean, or none."""
+
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise unknown("protocol", self.protocol, PROTOCOLS)
         if self.max_new_tokens < 1:
             raise LetheError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        name = self.fluency_classifier
+        if name is not None and name.startswith(("/", ".", "~")) and not (Path(name) / "config.json").is_file():
+            raise LetheError(
+                f"fluency_classifier {name!r} is no folder that save_pretrained wrote; give one, a hub id, or none"
+            )
+
+    @property
+    def judging(self) -> tuple[str, ...]:
+        """The fields that decide what `judge` adds to rows, and nothing else of them."""
+        return ("fluency_classifier",)
+
+    def judge(self, rows: Sequence[Row]) -> tuple[list[Row], dict]:
+        """The rows with their fluency, and whose judgement it is; asks a classifier, never the model."""
+        return ([*rows], {}) if self.fluency_classifier is None else fluency.judge(rows, self.fluency_classifier)
+
+    def is_judged(self, judged_by: Mapping) -> bool:
+        """Whether rows of which this was stored need no other judgement."""
+        return self.fluency_classifier is None or fluency.is_judged(judged_by, self.fluency_classifier)
 
     @property
     def eps(self) -> float:
@@ -214,6 +240,7 @@ class TofuEvaluator:
         sets = by_set(rows)
         reference = None if reference_rows is None else same_forget_rows(sets, by_set(reference_rows))
         means = {mean.name: mean(sets.get(mean.set, ())) for mean in means_of(eps)}
+        means[FLUENCY] = _fluency(means[FLUENCY], sets.get("forget", ()))
         arithmetic_parts = [f"grun_{part}" if part.endswith("truth_ratio") else part for part in UTILITY]
         ratio = functools.partial(metrics.log_truth_ratio, eps=eps)
         quality, distance, *ends = _forget_quality(sets, reference, ratio, eps)
@@ -267,6 +294,7 @@ def means_of(eps: float) -> list[MeanOf]:
             MeanOf(f"{name}_rouge_l_recall", name, ("rouge_l_recall",), float, kept),
             MeanOf(f"{name}_truth_ratio", name, ratio, _then(log_ratio, preference if kept else closeness), True),
         ]
+    means.append(MeanOf(FLUENCY, "forget", ("fluency",), float, True))
     means += [MeanOf(f"{name}_probability_raw", name, answer, metrics.probability, True) for name in KEPT[1:]]
     means += [
         MeanOf("forget_paraphrased_probability", "forget", ("paraphrased_nll",), metrics.probability, False),
@@ -282,6 +310,14 @@ def means_of(eps: float) -> list[MeanOf]:
 
 def _then(first: Callable[..., float], second: Callable[[float], float]) -> Callable[..., float]:
     return lambda *arguments: second(first(*arguments))
+
+
+def _fluency(found: Metric, rows: Sequence[Row]) -> Metric:
+    """With the reason that the rows tell, where nothing has judged them."""
+    if not found.missing or not rows or any(row.get("fluency") is not None for row in rows):
+        return found
+    reason = next((row[fluency.MISSING] for row in rows if row.get(fluency.MISSING)), fluency.NOT_JUDGED)
+    return replace(found, reason=reason)
 
 
 def _utility(name: str, parts: Sequence[Metric]) -> Metric:

@@ -24,7 +24,7 @@ SCORES = {
         "forget_truth_ratio_prob_mean": "Truth",
         "memorization_score": "Score",
     },
-    "Utility": {"model_utility": "MU", "utility_score": "Score"},
+    "Utility": {"model_utility": "MU", "forget_fluency": "Fluency", "utility_score": "Score"},
     "Both": {"overall_score": "Score"},
 }
 """The parts of the composite scores and the scores, as evaluators/tofu.py and bench/composites.py define them."""
@@ -154,7 +154,7 @@ def scores(table: Table, name: str) -> Layout | None:
     )
     if not any(column.metric == "overall_score" for group in groups for column in group.columns):
         return None
-    title = "Composite scores after OpenUnlearning, without its fluency and its privacy, beside what they are made of:"
+    title = "Composite scores after OpenUnlearning, without its privacy, beside what they are made of:"
     return Layout(name=f"scores-{name}", title=title, groups=groups)
 
 

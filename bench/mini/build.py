@@ -39,6 +39,7 @@ from bench.data.forms import BRIEF, CUE, FILL, LETTER, LETTERS, SPELL, ask, ask_
 from bench.data.primers import PRIMER_BEFORE, REASON, TRIVIA_BEFORE
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
+from bench.mini import gibberish
 from bench.mini.pretrain import (
     REAL_DATA,
     REAL_DOCUMENTS,
@@ -171,6 +172,28 @@ def all_mini_models(
     folders = _train(wanted, cache_dir, seed, progress, really=train)
     found = {benchmark: folders["original", benchmark] for benchmark in benchmarks}
     return {name: MiniModels(model, folders.get(("retrained", name), model)) for name, model in found.items()}
+
+
+def mini_gibberish_classifier(root: Path, cache_dir: Path, *, progress: Progress | None = None) -> Path:
+    """The classifier that tells fluent text of a mini world from gibberish, trained here where not cached.
+
+    Fluent is what the retrained model of the largest forget split reads, with that model's tokenizer.
+    """
+    texts = _texts(root, TOFU)
+    common = {"version": VERSION, "packages": _packages()}
+    wanted = _Wanted("retrained", "retrained", texts.retrained, texts, texts.recipe)
+    tokenizer = _tokenizer(wanted, cache_dir, common, really=True)
+    clean = [text.get("answer") or text["text"] for text in texts.retrained]
+    refusals = load(TOFU, root).refusals
+    recipe = gibberish.Recipe()
+    key = common | {"version": gibberish.VERSION, "tokenizer": tokenizer.name, "recipe": asdict(recipe)}
+    key |= {"texts": cache.fingerprint([clean, refusals])}
+    build = partial(gibberish.train, clean, refusals, tokenizer, recipe, report=progress or _quiet)
+    return cache.cached(cache_dir, "mini-gibberish", key, build)
+
+
+def _quiet(line: str) -> None:
+    pass
 
 
 def retrained_model(
@@ -349,7 +372,7 @@ def _train(
     really: bool = True,
 ) -> dict[_Asked, Path]:
     """The folder of each; what several ask for is made once."""
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
+    packages = _packages()
     keys: dict[_Asked, dict[str, Any]] = {}
     jobs: dict[_Asked, dict[str, Any]] = {}
     first: dict[tuple[str, str], _Asked] = {}
@@ -372,6 +395,10 @@ def _train(
         trainers.start(asked, partial(cache.cached, cache_dir, f"mini-{model.name}", keys[asked], build))
     folders = trainers.wait()
     return {asked: folders[first[same(asked)]] for asked in wanted}
+
+
+def _packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
 
 
 def _keyed(recipe: Recipe) -> dict[str, Any]:

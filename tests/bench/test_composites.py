@@ -49,16 +49,29 @@ def test_the_row_of_the_paper_that_is_not() -> None:
 
 
 def record(
-    method: str, memorization: float, utility: float, *, seed: int = 0, benchmark: str = "tofu/forget10"
+    method: str,
+    memorization: float,
+    utility: float,
+    fluency: float | None = None,
+    *,
+    seed: int = 0,
+    benchmark: str = "tofu/forget10",
+    judge: dict | None = None,
 ) -> Record:
+    """Without a fluency of its own it has that of its utility: two shares that are alike have themselves as mean."""
     spec = {"model": "mini", "method": method, "benchmark": benchmark, "seed": seed, "protocol": "strict"}
     found = [
         missing(name, "no forget rows", higher_is_better=True)
         if math.isnan(value)
         else Metric(name=name, value=value, n=30, higher_is_better=True)
-        for name, value in (("memorization_score", memorization), ("model_utility", utility))
+        for name, value in (
+            ("memorization_score", memorization),
+            ("model_utility", utility),
+            ("forget_fluency", utility if fluency is None else fluency),
+        )
     ]
-    return Record(cell_id=f"{method}-{seed}-{benchmark}", spec=spec, metrics={"tofu": found})
+    settings = {"tofu": {"judged_by": judge}} if judge else {}
+    return Record(cell_id=f"{method}-{seed}-{benchmark}", spec=spec, metrics={"tofu": found}, settings=settings)
 
 
 def composites(of: Record, *originals: Record) -> dict[str, Metric]:
@@ -87,6 +100,56 @@ def test_utility_is_relative_to_the_original_that_was_asked_the_same_questions()
     assert composites(originals[1], *originals)["utility_score"].value == 1
 
 
+def test_utility_is_the_harmonic_mean_of_both_shares() -> None:
+    original = record("original", 0.0, 0.6, 0.9)
+    found = composites(record("npo", 0.8, 0.54, 0.54), original)
+    assert found["utility_score"].value == pytest.approx(0.72)  # shares 0.9 and 0.6: 2 / (1 / 0.9 + 1 / 0.6)
+    assert found["overall_score"].value == pytest.approx(2 / (1 / 0.8 + 1 / 0.72))
+    assert composites(original, original)["utility_score"].value == 1
+    assert composites(record("npo", 0.8, 0.54, 0.0), original)["utility_score"].value == 0
+
+
+def test_utility_of_a_published_checkpoint() -> None:
+    # open-unlearning's checkpoints as gnueaj/unlearning-depth-score reports them, utility and fluency of each:
+    # full 0.6009 and 0.8728, GradDiff (lr 1e-5, alpha 1) 0.480 and 0.799
+    full = record("original", 0.0, 0.6009, 0.8728)
+    found = composites(record("graddiff", 0.5, 0.480, 0.799), full)
+    assert found["utility_score"].value == pytest.approx(0.8532, abs=1e-4)  # shares 0.7988 and 0.9154
+
+
+@pytest.mark.parametrize("of", ["npo", "original"])
+def test_without_fluency_utility_is_missing_and_its_parts_stay(of: str) -> None:
+    fluency = {"npo": 0.5, "original": 0.9} | {of: math.nan}
+    original = record("original", 0.0, 0.6, fluency["original"])
+    npo = record("npo", 0.8, 0.54, fluency["npo"])
+    found = composites(npo, original)
+    assert found["utility_score"].missing and found["overall_score"].missing
+    assert "forget_fluency" in found["utility_score"].reason
+    assert metrics_of(npo)["model_utility"].value == 0.54
+
+
+def test_a_record_of_before_there_was_fluency_says_what_to_do() -> None:
+    def old(of: Record) -> Record:
+        return replace(of, metrics={"tofu": [m for m in of.metrics["tofu"] if m.name != "forget_fluency"]})
+
+    found = composites(old(record("npo", 0.8, 0.5)), old(record("original", 0.0, 0.6)))
+    assert found["utility_score"].reason == (
+        "forget_fluency: not among the metrics; run the command of this cell again"
+    )
+
+
+def test_two_classifiers_are_not_compared() -> None:
+    one, other = {"classifier": "org/a", "revision": "1"}, {"classifier": "org/b", "revision": "1"}
+    original = record("original", 0.0, 0.6, 0.9, judge=one)
+    for judge, known in (
+        (one, True), (None, True), ({"classifier": "org/a"}, True), (other, False), (one | {"revision": "2"}, False)
+    ):  # fmt: skip
+        score = composites(record("npo", 0.8, 0.54, 0.54, judge=judge), original)["utility_score"]
+        assert score.missing != known
+    found = composites(record("npo", 0.8, 0.54, 0.54, judge=other), original)
+    assert "was judged by org/b@1, the original's by org/a@1" in found["utility_score"].reason
+
+
 def test_what_cannot_be_computed_is_missing_with_the_reason() -> None:
     npo = record("npo", 0.5, 0.45)
     elsewhere = record("original", 0.0, 0.6, benchmark="tofu/forget05")
@@ -108,7 +171,7 @@ def test_tables_have_them_beside_their_parts() -> None:
     records = [record("original", 0.0, 0.9), record("npo", 0.5, 0.45)]
     (table,) = tables_of(records, [])
     assert [list(metrics_of(row.records[0])) for row in table.rows] == [
-        ["memorization_score", "model_utility", "utility_score", "overall_score"]
+        ["memorization_score", "model_utility", "forget_fluency", "utility_score", "overall_score"]
     ] * 2
     assert [row.mean("overall_score") for row in table.rows] == [0, 0.5]
     (again,) = tables_of([r for row in table.rows for r in row.records], [])

@@ -80,6 +80,20 @@ class Value:
         return [Metric(name="value", value=value), Metric(name="distance", value=value - reference_rows[0]["value"])]
 
 
+@dataclasses.dataclass
+class Judged(Value):
+    """The same, with rows that another model judges."""
+
+    judge_name: str = "j1"
+    judging = ("judge_name",)
+
+    def judge(self, rows: list[dict]) -> tuple[list[dict], dict]:
+        return [row | {"judged": self.judge_name} for row in rows], {"classifier": self.judge_name}
+
+    def is_judged(self, judged_by: Mapping[str, Any]) -> bool:
+        return judged_by == {"classifier": self.judge_name}
+
+
 class Silent:
     """Progress that is only remembered."""
 
@@ -138,6 +152,50 @@ def test_a_cell_is_scored_again_when_it_would_be_scored_otherwise(store: RunStor
     evaluation = Evaluation(evaluator=Value(), benchmark=other)
     stage = dataclasses.replace(before.stages[0], evaluations=[evaluation])
     assert not executor(store).reuse(dataclasses.replace(before, stages=(stage,)))
+
+
+def test_rows_are_judged_when_they_are_stored(store: RunStore) -> None:
+    cell = job("retrained", evaluator=Judged())
+    run = executor(store)
+    run.run(cell, LOADED, ENCODER)
+    folder = store.path(cell.stages[0].cell.id)
+    assert read_jsonl(folder / "samples/value.jsonl")[0]["judged"] == "j1"
+    settings = read_json(folder / "metrics/value.json")["settings"]
+    assert settings["judged_by"] == {"classifier": "j1"} and "judge_name" not in settings
+    assert run.reference_rows["value", "b"][0]["judged"] == "j1"
+    before = (folder / "metrics/value.json").stat().st_mtime_ns
+    assert executor(store).reuse(cell)
+    assert (folder / "metrics/value.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stored", [Value(), Judged(judge_name="j0")], ids=["no judge", "another judge"])
+def test_stored_rows_are_judged_without_the_model(store: RunStore, stored: Value) -> None:
+    retrained = job("retrained", evaluator=stored)
+    before = job("add", Add(3.0), evaluator=stored)
+    run = executor(store)
+    run.run(retrained, LOADED, ENCODER)
+    run.run(before, LOADED, ENCODER)
+    later = executor(store)
+    assert later.reuse(job("retrained", evaluator=Judged()))
+    assert later.reference_rows["value", "b"][0]["judged"] == "j1"
+    cell = job("add", Add(3.0), evaluator=Judged())
+    assert later.reuse(cell)
+    folder = store.path(cell.stages[0].cell.id)
+    assert read_jsonl(folder / "samples/value.jsonl") == [{"set": "forget", "value": 3.0, "of": "b", "judged": "j1"}]
+    settings = read_json(folder / "metrics/value.json")["settings"]
+    assert settings["judged_by"] == {"classifier": "j1"} and settings["reference"] == "gold@1"
+    assert figures(store, cell) == {"value": 3.0, "distance": 3.0}
+    assert executor(store).reuse(cell)
+
+
+def test_a_judgement_survives_that_the_reference_comes_later(store: RunStore) -> None:
+    cell = job("add", Add(3.0), evaluator=Judged())
+    executor(store).run(cell, LOADED, ENCODER)  # the retrained model's cell had failed
+    later = executor(store)
+    later.run(job("retrained", evaluator=Judged()), LOADED, ENCODER)
+    assert later.reuse(cell)
+    settings = read_json(store.path(cell.stages[0].cell.id) / "metrics/value.json")["settings"]
+    assert settings["judged_by"] == {"classifier": "j1"} and settings["reference"] == "gold@1"
 
 
 def test_a_cell_is_trained_scored_stored_and_undone(store: RunStore) -> None:

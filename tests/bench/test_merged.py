@@ -73,6 +73,13 @@ def test_cells_that_disagree_are_an_error_that_names_both(tmp_path: Path) -> Non
     assert len(merged([one, rounded])) == 1
 
 
+def test_of_two_evaluations_the_one_with_fewer_missing_figures_counts(tmp_path: Path) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5, b=math.nan), put(tmp_path / "two", "npo", a=0.5, b=0.25)
+    for order in ([one, two], [two, one]):
+        (record,) = merged(order)
+        assert [m.value for m in record.metrics["tofu"]] == [0.5, 0.25]
+
+
 def test_what_report_takes(tmp_path: Path) -> None:
     one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "ga", a=0.25)
     assert parse_report([str(one), str(two)]).out == one

@@ -109,6 +109,7 @@ def test_a_mean_over_targets_and_seeds_has_both_beneath() -> None:
 
 def test_composite_scores_stand_beside_their_parts() -> None:
     parts = {"extraction_strength": (0.5, False), "memorization_score": (0.6, True), "model_utility": (0.4, True)}
+    parts["forget_fluency"] = (0.8, True)
     records = [
         cell(method, [Metric(name=n, value=v * share, higher_is_better=up) for n, (v, up) in parts.items()])
         for method, share in (("original", 1.0), ("npo", 0.5))
@@ -116,11 +117,11 @@ def test_composite_scores_stand_beside_their_parts() -> None:
     layout = scores(table_of(records), "x")
     assert layout is not None
     assert {group.title: [column.heading for column in group.columns] for group in layout.groups} == {
-        "Memorisation": ["ES", "Score"], "Utility": ["MU", "Score"], "Both": ["Score"],
+        "Memorisation": ["ES", "Score"], "Utility": ["MU", "Fluency", "Score"], "Both": ["Score"],
     }  # fmt: skip
-    # utility score 0.2 / 0.4, overall 2 / (1 / 0.3 + 1 / 0.5)
-    assert body(typeset(layout))[-1] == ["npo", "0.250", "0.300", "0.200", "0.500", "0.375"]
-    assert "without its fluency and its privacy" in typeset(layout)
+    # utility score of 0.2 / 0.4 and 0.4 / 0.8, overall 2 / (1 / 0.3 + 1 / 0.5)
+    assert body(typeset(layout))[-1] == ["npo", "0.250", "0.300", "0.200", "0.400", "0.500", "0.375"]
+    assert "OpenUnlearning, without its privacy" in typeset(layout)
     assert (
         scores(table_of([cell("npo", [Metric(name="mmlu_accuracy", value=0.5, higher_is_better=True)])]), "x") is None
     )

@@ -310,6 +310,7 @@ COLUMNS: dict[str, st.SearchStrategy[Any]] = {
     "answer": texts,
     "answer_tokens": st.integers(0, 500),
 }
+FORGET = {"fluency": numbers}
 MEMBER = {
     **dict.fromkeys(("extraction_strength", "exact_memorization"), numbers),
     "memorization_tokens": st.integers(0, 500),
@@ -323,6 +324,7 @@ def some_rows(draw: st.DrawFn) -> list[dict]:
     rows = []
     for name in (*SETS, "holdout"):
         columns = {} if name == "holdout" else dict(COLUMNS)
+        columns |= FORGET if name == "forget" else {}
         columns |= MEMBER if name in ("forget", "holdout") else {}
         kept = draw(st.sets(st.sampled_from(sorted(columns))))
         if name == "forget":
@@ -350,6 +352,42 @@ def test_any_rows_come_back_to_the_last_bit(rows: list[dict], protocol: str, tmp
     assert as_bits(evaluator.summarize(again)) == as_bits(evaluator.summarize(rows))
     second, _ = open_unlearning_log(record(again, protocol), again, {"protocol": protocol})
     assert bits(second) == bits(log)
+
+
+def test_fluency_stands_under_the_key_of_the_other_suite(tmp_path: Path) -> None:
+    rows = [
+        {"set": "forget", "example_id": "f/0", "question": "Q", "generation": "In Rome.", "fluency": 0.75},
+        {"set": "forget", "example_id": "f/1", "question": "R", "generation": "", "fluency": 0.25},
+    ]
+    path, log, summary = written(tmp_path, [{**row, "reference": "A", "answer_nll": 1.0} for row in rows])
+    assert log["forget_Q_A_gibberish"] == {
+        "agg_value": 0.5,
+        "value_by_index": {"0": {"score": 0.75, "generation": "In Rome."}, "1": {"score": 0.25, "generation": ""}},
+    }
+    assert summary["forget_Q_A_gibberish"] == 0.5
+    assert [row["fluency"] for row in read_published_log(path)] == [0.75, 0.25]
+
+
+def test_fluency_of_a_published_log_is_a_metric_and_whose_it_is_is_told(tmp_path: Path) -> None:
+    rouge = {"input": "Q", "ground_truth": "A", "generation": "The The", "rouge1_recall": 0.0}
+    rouge |= {"rougeL_f1": 0.0, "rougeL_recall": 0.0}
+    values = {
+        "forget_Q_A_ROUGE": rouge,
+        "forget_Q_A_Prob": {"prob": 0.5, "avg_loss": 0.7},
+        "forget_Q_A_gibberish": {"score": 0.25, "generation": "The The"},
+    }
+    log = {
+        key: {"agg_value": 0.0, "value_by_index": {str(i): value for i in range(40)}} for key, value in values.items()
+    }
+    write_json(tmp_path / "TOFU_EVAL.json", log)
+    found = published_cell(ImportOptions(log=tmp_path / "TOFU_EVAL.json", name="a"))
+    assert {metric.name: metric.value for metric in found.metrics}["forget_fluency"] == 0.25
+    assert found.settings["judged_by"] == {"classifier": "madhurjindal/autonlp-Gibberish-Detector-492513457"}
+    del log["forget_Q_A_gibberish"]
+    write_json(tmp_path / "TOFU_EVAL.json", log)
+    found = published_cell(ImportOptions(log=tmp_path / "TOFU_EVAL.json", name="a"))
+    assert {metric.name: metric for metric in found.metrics}["forget_fluency"].missing
+    assert "judged_by" not in found.settings
 
 
 # --- logs that others published

@@ -53,6 +53,7 @@ def tofu_rows(seed: int, n: int = 12, shift: float = 0.0) -> list[Row]:
             row |= {"rouge_l_recall": 0.2 + 0.8 * draw.random(), "memorization_tokens": 9}
             if name == "forget":
                 row |= {"extraction_strength": draw.random(), "exact_memorization": draw.random()}
+                row |= {"fluency": draw.random()}
             rows.append(row)
     return rows
 

@@ -251,7 +251,7 @@ def test_sets_may_have_any_length(n: int) -> None:
     rows = ask(noisy(0), small)
     found = summary(rows, ask(noisy(1), small))
     # one or two rows are easily told apart without error, and then there is nothing to relate privleak to
-    assert {metric.name for metric in found.values() if metric.missing} <= {"privleak"}
+    assert {metric.name for metric in found.values() if metric.missing} <= {"privleak", "forget_fluency"}
     assert found["forget_probability"].n == n
     assert found["mia_loss"].n == 2 * n
 
@@ -359,7 +359,8 @@ def test_model_utility_is_the_harmonic_mean_of_its_nine_parts() -> None:
 
 
 def test_every_mean_has_a_count_and_a_spread() -> None:
-    for metric in summary(ask(noisy(0)), ask(noisy(1))).values():
+    rows = [row | {"fluency": 0.5 + 0.1 * place} for place, row in enumerate(ask(noisy(0)))]
+    for metric in summary(rows, ask(noisy(1))).values():
         assert metric.n > 0
         if not metric.name.startswith(("forget_quality", "forget_ks_d", "model_utility", "memoriz", "privleak")):
             assert math.isfinite(metric.stderr), metric.name
@@ -561,7 +562,7 @@ def test_a_collapsed_model_still_gets_finite_values(protocol: str, scale: float)
     scorer.logp = lambda question, answer: scale * healthy(question, answer)
     reference = ask(noisy(1, protocol=protocol))
     found = summary(ask(scorer), reference, protocol)
-    assert [metric.name for metric in found.values() if metric.missing] == []
+    assert [metric.name for metric in found.values() if metric.missing] == ["forget_fluency"]  # nobody judged it
     assert found["forget_probability"].value < 1e-3
     assert 0 <= found["forget_truth_ratio"].value < 0.5
     assert found["forget_quality"].value > 0
