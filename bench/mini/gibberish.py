@@ -49,7 +49,7 @@ class Recipe:
     heads: int = 3
     mlp_width: int = 96
     init_std: float = 0.05
-    steps: int = 130
+    steps: int = 110
     batch_size: int = 96
     lr: float = 9e-3
     """Peak; linear warm-up, then linear decay to zero."""
