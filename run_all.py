@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from bench.tables import Table
 
 
-_NO_TRAINER = 0.1
-"""GiB: a process that this one starts and that is smaller trains nothing."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0: every cell is there. 1: some cell failed, the gate is red, or a page could not be drawn. 2: the
     command line or the input was wrong."""
@@ -124,7 +120,8 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     started = time.perf_counter()
     from bench.data import family
     from bench.grid import Choosing, Grid
-    from bench.models import children_peak_gib, resident_peak_gib
+    from bench.mini.build import trained_gib
+    from bench.models import resident_peak_gib
     from bench.progress import Reporter
     from bench.published import imported
     from bench.store import RunStore
@@ -163,7 +160,6 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     mine = {cell.id for cell in grid.cells} | {record.cell_id for record in records if imported(record)}
     order = [*REFERENCES, *(cell.method for cell in grid.cells)]
     shown = [record for record in records if record.cell_id in mine]
-    trainer = children_peak_gib()
     tables = write(shown, [options.out], options.out, order, console)
     drawn = draw(shown, [options.out], options.out, order, tables, console)
     if others := sum(record.cell_id not in mine for record in records):
@@ -172,7 +168,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
         console,
         f"{len(outcome.done)} cells run, {len(outcome.reused)} found, {len(outcome.failed)} failed; "
         f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most"
-        + (f", {trainer:.2f} GiB in each training of a mini model" if trainer >= _NO_TRAINER else ""),
+        + (f", {max(trained_gib):.2f} GiB in each training of a mini model" if trained_gib else ""),
     )
     red = False
     if options.check is not None and options.update_baseline:

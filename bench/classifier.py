@@ -100,7 +100,8 @@ def _found(name: str) -> TextClassifier | str:
         return _load(name)
     except NoClassifier as reason:
         return str(reason)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        # transformers: a config that is no object, weights of other shapes than it says
         reason = offline or (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"the classifier {name!r} cannot be loaded: {reason}"
     except Exception as error:  # safetensors raises its own type for truncated files; it has no public base class

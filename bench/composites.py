@@ -18,10 +18,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.records import JUDGED_BY, Metric, missing
+from bench.records import FLUENCY, JUDGED_BY, Metric, missing
 from bench.store import Record
 
-FLUENCY = "forget_fluency"
 NAME = "composites"
 """What the metrics are filed under, beside the evaluators."""
 _ALIKE = ("data_hash", "note", "limit", "model_hash", "template", "seed")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
 from safetensors import SafetensorError
 
 from bench import data, provenance
@@ -22,7 +21,7 @@ from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.gates import gate_rows
 from bench.model_card import FACTS, Saved, write_card
-from bench.models import Loaded, out_of_memory, peak_gib
+from bench.models import Loaded, out_of_memory, peak_gib, reset_peak
 from bench.records import JUDGED_BY, Metric
 from bench.scorer import Scorer
 from bench.spec import Cell
@@ -288,8 +287,7 @@ class Executor:
             train_log.append({"step": number, **terms})  # what is kept if the training does not reach its end
             self.progress.step(number, steps, terms)
 
-        if loaded.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(loaded.device)
+        reset_peak(loaded.device)
         try:
             facts: dict[str, Any] = {"train_seconds": 0.0, "trainable_parameters": 0}
             keep = self.save_models or self._has_model(stage)  # what was kept once is kept when it is made again

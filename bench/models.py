@@ -1,5 +1,6 @@
 """Loading models, choosing a device, and the few facts about an architecture that Lethe needs."""
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,25 +175,44 @@ def check_context(model: nn.Module, length: int, new_tokens: int = 0) -> None:
         )
 
 
+def reset_peak(device: torch.device) -> None:
+    """From here on `peak_gib` counts anew, where the system can: without it a method inherits an earlier one's peak."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    global _highest
+    _highest = resident_peak_gib()
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_gib(device: torch.device) -> float:
-    """Peak memory so far: allocated on the GPU, or resident of this process on the CPU."""
+    """Peak memory since `reset_peak`: allocated on the GPU, or resident of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resident_peak_gib()
+    return _high_water_gib()
+
+
+_highest = 0.0
+"""GiB that were resident at most before the last `reset_peak`."""
 
 
 def resident_peak_gib() -> float:
-    """Peak resident memory of this process so far."""
+    """Peak resident memory of this process from its start."""
+    return max(_highest, _high_water_gib())
+
+
+def _high_water_gib() -> float:
+    """As Linux tells it of a program since it was started or since the mark was reset, elsewhere of a process: that
+    begins with the pages of the one that it was forked from."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**20
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def children_peak_gib() -> float:
-    """Peak resident memory of the largest process that this one started and that has ended; 0 where there was none."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
 
 
 def out_of_memory(error: BaseException) -> bool:

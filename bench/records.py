@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 JUDGED_BY = "judged_by"
 """Of the settings of an evaluation: which other model judged its rows."""
+FLUENCY = "forget_fluency"
+"""The metric that this judgement is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def parse_methods(text: str) -> list[MethodName]:
     """
     names: list[MethodName] = []
     for part in _split_outside_brackets(text):
-        match = re.fullmatch(r"([A-Za-z_]\w*)(?:\[(.*)\])?", part.strip(), flags=re.DOTALL)
+        match = re.fullmatch(r"([A-Za-z_][\w-]*)(?:\[(.*)\])?", part.strip(), flags=re.DOTALL)
         if match is None:
             raise LetheError(f"cannot read method {part.strip()!r}; write name or name[field=value,field=value]")
         fields = tuple(_assignment(f, part) for f in FIELD_SPLIT.split(match[2])) if match[2] else ()

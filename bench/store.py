@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import LetheError
-from bench.records import Metric
+from bench.records import FLUENCY, JUDGED_BY, Metric
 
 log = logging.getLogger(__name__)
 
@@ -222,8 +222,17 @@ def merged(folders: Sequence[Path]) -> list[Record]:
                     place, before = (record.cell_id, evaluator, metric.name), figures.get(metric.name)
                     if before is None or (before.missing and not metric.missing):
                         figures[metric.name], origin[place] = metric, folder
-                        settings[evaluator] = record.settings.get(evaluator, {})  # of the figures that count
+                        theirs = record.settings.get(evaluator, {})
+                        settings[evaluator] = {**theirs, **settings.get(evaluator, {})}
+                        if metric.name == FLUENCY:  # by whom goes with the figure
+                            settings[evaluator] |= {key: theirs[key] for key in (JUDGED_BY,) if key in theirs}
                     elif not metric.missing and not _same(before.value, metric.value):
+                        judges = [s.get(evaluator, {}).get(JUDGED_BY) for s in (settings, record.settings)]
+                        if metric.name == FLUENCY and judges[0] != judges[1]:
+                            raise LetheError(
+                                f"cell {record.cell_id} has a fluency judged by {judges[0]} in {origin[place]} and by "
+                                f"{judges[1]} in {folder}; judge both by one, with --set tofu.fluency_classifier=..."
+                            )
                         raise LetheError(
                             f"cell {record.cell_id} has {metric.name} {before.value!r} in {origin[place]} and "
                             f"{metric.value!r} in {folder}; one of them is not what its id says: take the wrong one "

@@ -42,6 +42,8 @@ class LoRA(Adapter):
         super().__post_init__()
         if self.r < 1:
             raise ValueError(f"r must be at least 1, got {self.r}")
+        if self.alpha < 1:
+            raise ValueError(f"alpha must be at least 1, got {self.alpha}; with 0 the update would count for nothing")
 
     def attach(self, model: nn.Module, seed: int) -> "LoRALayers":
         return LoRALayers(model, self, seed)

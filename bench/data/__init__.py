@@ -61,7 +61,7 @@ def full_name(name: str) -> str:
         return name  # the data folder knows which targets there are
     if name not in known():
         others = [f"{TARGETS}1", f"{tofu.DEFAULT}{FORMS}", f"{LM_EVAL}TASK"]
-        raise unknown("benchmark", name, [*known(), *others])
+        raise unknown("benchmark", name, [*known(), *others, *(short for short in BENCHMARKS if short not in known())])
     return name
 
 

@@ -41,6 +41,7 @@ from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.mini import gibberish
 from bench.mini.pretrain import (
+    PEAK,
     REAL_DATA,
     REAL_DOCUMENTS,
     REAL_TARGETS,
@@ -55,6 +56,9 @@ from bench.mini.world import SEED, make_world, write_world
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+
+trained_gib: list[float] = []
+"""Peak memory of each training of a mini model that this process has started and that has ended."""
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -499,7 +503,9 @@ class _Trainers:
             except BrokenPipeError:
                 pass  # it ended at once; its output says why
             for line in process.stdout:
-                if line.startswith("step "):
+                if line.startswith(PEAK):
+                    trained_gib.append(float(line.removeprefix(PEAK)))
+                elif line.startswith("step "):
                     self._say(f"mini model {name} | {line.strip()}")
                 elif line.strip():
                     last.append(line.rstrip())

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 VERSION = 2
 """Raised with every change that changes a trained bit, here or in the plain template; part of the cache key."""
 
+PEAK = "peak GiB "
+"""What the last line begins with, in front of the memory that the training took."""
+
 MAX_LENGTH = 1024
 
 DOCUMENT_LENGTH = 256
@@ -255,6 +258,9 @@ def main() -> int:
     except (LetheError, OSError, SafetensorError) as error:
         _say(str(error))
         return 1
+    from bench.models import resident_peak_gib
+
+    _say(f"{PEAK}{resident_peak_gib():.3f}")
     return 0
 
 

@@ -129,3 +129,12 @@ def test_the_origin_is_told_without_loading(save: Save) -> None:
     assert len(pinned.revision or "") == 40
     assert origin_of("someone/judge") == Origin("someone/judge", None)
     assert origin_of(str(save())).label == "judge"
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"model_type": "bert", "intermediate_size": 16}', "{"])
+def test_a_damaged_folder_is_a_reason_and_no_traceback(save: Save, damage: str) -> None:
+    folder = save()
+    (folder / "config.json").write_text(damage)
+    for _ in range(2):
+        with pytest.raises(NoClassifier, match="judge"):
+            load_classifier(str(folder))

@@ -1,5 +1,6 @@
 """Folders of several machines as one report."""
 
+import json
 import math
 from pathlib import Path
 
@@ -91,3 +92,18 @@ def test_what_report_takes(tmp_path: Path) -> None:
     ):
         with pytest.raises(LetheError, match=said):
             parse_report(arguments)
+
+
+def test_who_judged_goes_with_the_judgement(tmp_path: Path) -> None:
+    for name, fluency, judge, more in (("a", 0.9, "x", {}), ("b", math.nan, "y", {"extra": 1.0}), ("c", 0.5, "y", {})):
+        put(tmp_path / name, "npo", forget_fluency=fluency, **more)
+        (path,) = (tmp_path / name).glob("runs/*/metrics/tofu.json")
+        stored = json.loads(path.read_text())
+        stored["settings"] = {"judged_by": {"classifier": judge}}
+        path.write_text(json.dumps(stored))
+    for order in ("ab", "ba"):
+        (record,) = merged([tmp_path / name for name in order])
+        assert record.settings["tofu"]["judged_by"] == {"classifier": "x"}
+        assert {m.name: m.value for m in record.metrics["tofu"]} == {"forget_fluency": 0.9, "extra": 1.0}
+    with pytest.raises(LetheError, match=r"judged by .*x.* and by .*y.*fluency_classifier"):
+        merged([tmp_path / "a", tmp_path / "c"])

@@ -18,6 +18,8 @@ from bench.models import (
     load_model,
     out_of_memory,
     peak_gib,
+    reset_peak,
+    resident_peak_gib,
 )
 from tests.helpers import ARCHITECTURES, attach, tiny, toy_tokenizer
 
@@ -157,4 +159,15 @@ def test_out_of_memory_has_many_faces_and_is_not_every_error() -> None:
     assert out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not out_of_memory(RuntimeError("shapes differ"))
     assert not out_of_memory(ValueError("out of memory"))
-    assert peak_gib(CPU) > 0.05
+
+
+def test_a_peak_is_that_of_what_came_after_the_mark() -> None:
+    before = resident_peak_gib()
+    big = torch.ones(2**28 // 4)  # 0.25 GiB
+    high = resident_peak_gib()
+    assert peak_gib(CPU) > 0.05 and high >= before
+    del big
+    reset_peak(CPU)
+    assert resident_peak_gib() > high - 0.01  # of the process from its start; the kernel counts in lots of pages
+    if Path("/proc/self/clear_refs").exists():
+        assert peak_gib(CPU) < high - 0.1
