@@ -95,7 +95,8 @@ class GRUN(Adapter):
     def combine(self, model: nn.Module, earlier: Attached, latest: Attached) -> "GatedEdits":
         """All modules in parallel: each reads the same unedited output, their edits are summed times c_N.
 
-        One module alone acts as it was trained; the factor comes in with the second.
+        Deviates: the authors' evaluation multiplies a single module by c_1 too (1.2 with their constants); here one
+        module alone acts as it was trained, and the factor comes in with the second.
         """
         assert isinstance(earlier, GatedEdits) and isinstance(latest, GatedEdits)
         latest.detach()

@@ -97,6 +97,10 @@ def load(name: str, root: Path | None, *, limit: int | None = None, corpora: str
         raise unknown("benchmark", name, known())
     rows.check_limit(limit)
     topics = TOPICS[name]
+    if name in QUESTIONS_ONLY and root is not None and (root / "corpus").is_dir():  # what a generator wrote
+        raise LetheError(
+            f"the mini world has no questions for {name}; give --data a folder that has wmdp/chem_test.jsonl"
+        )
     read = _from_hub if root is None else _from_folder(root)
     questions = {topic: read_questions(read(topic), f"wmdp/{topic}_test", topic) for topic in topics}
     texts = _NO_TEXTS if name in QUESTIONS_ONLY else _texts(topics, root, corpora)

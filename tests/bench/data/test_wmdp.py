@@ -485,3 +485,9 @@ def test_the_benchmarks_of_this_file() -> None:
         data.load("wmdp/boi", None)
     with pytest.raises(LetheError, match="unknown corpora 'summary'; did you mean 'summaries'"):
         data.load("wmdp", None, corpora="summary")
+
+
+def test_a_generated_folder_says_that_it_has_no_chemistry(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(LetheError, match=r"the mini world has no questions for wmdp/chem; give --data a folder"):
+        wmdp.load("wmdp/chem", tmp_path)
