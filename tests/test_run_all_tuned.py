@@ -54,7 +54,7 @@ def test_every_method_has_the_same_number_of_trials_and_no_reported_row_chose_th
     assert Counter(row["method"] for row in trials) == {"npo": 2, "lora_gd": 2, "grun_npo": 2}
     assert Counter(row["method"] for row in trials if row["chosen"]) == {"npo": 1, "lora_gd": 1, "grun_npo": 1}
     assert len({(row["method"], row["fields"]) for row in trials}) == 6
-    assert all(row["score"] and row["memorization_score"] and row["utility_score"] for row in trials)
+    assert all(row["score"] and row["memorization_score"] and row["model_utility_kept"] for row in trials)
 
     deciding, reported = asked(out / "tuning"), asked(out)
     assert len(set(map(frozenset, deciding.values()))) == len(set(map(frozenset, reported.values()))) == 1
@@ -111,7 +111,7 @@ def test_a_curve_changes_no_number_and_is_made_up_for_when_asked_for_later(toys:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert all(row.keys() == {"step", "epoch", "metric", "value"} for row in rows)
         assert {(row["step"], row["epoch"]) for row in rows} == {(1, 1.0), (2, 2.0)}
-        assert {"model_utility", "memorization_score", "utility_score", "validation_score"} <= {
+        assert {"model_utility", "memorization_score", "model_utility_kept", "validation_score"} <= {
             row["metric"] for row in rows
         }
     written = path.stat().st_mtime_ns
