@@ -25,7 +25,7 @@ from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.executor import Evaluation
 from bench.records import Metric
-from bench.validation import Validation, Verdict
+from bench.validation import Judge, Validation, Verdict
 from evaluators.forms import FormsEvaluator
 from evaluators.mmlu import MmluEvaluator
 from evaluators.tofu import TofuEvaluator
@@ -54,13 +54,13 @@ def validation_of(benchmark: Benchmark, judges: Sequence[Benchmark], *, protocol
             fluency_classifier=None,
         )
         return Validation(
-            evaluations=(Evaluation(evaluator=tofu, benchmark=replace(benchmark, probes=())),), judge=judge_questions
+            evaluations=(Evaluation(evaluator=tofu, benchmark=replace(benchmark, probes=())),), judge=judge_of(kind)
         )
     if kind == "ort":
         probes = tuple(p for p in benchmark.probes if p.part != "locality" and p.form != "aa")
         forms: Any = FormsEvaluator(protocol=protocol, max_new_tokens=0)  # type: ignore[arg-type]
         asked = replace(benchmark, probes=probes)
-        return Validation(evaluations=(Evaluation(evaluator=forms, benchmark=asked),), judge=judge_forms)
+        return Validation(evaluations=(Evaluation(evaluator=forms, benchmark=asked),), judge=judge_of(kind))
     kept = next((judge for judge in judges if judge.name == "mmlu"), None)
     if kept is None:
         raise LetheError(
@@ -72,8 +72,13 @@ def validation_of(benchmark: Benchmark, judges: Sequence[Benchmark], *, protocol
             Evaluation(evaluator=WmdpEvaluator(protocol=protocol), benchmark=benchmark),  # type: ignore[arg-type]
             Evaluation(evaluator=MmluEvaluator(protocol=protocol), benchmark=kept),  # type: ignore[arg-type]
         ),
-        judge=judge_choices,
+        judge=judge_of(kind),
     )
+
+
+def judge_of(kind: str) -> Judge:
+    """How the answers about a family of benchmarks are judged."""
+    return {"tofu": judge_questions, "ort": judge_forms}.get(kind, judge_choices)
 
 
 def judge_questions(found: Mapping[str, Metric], before: Mapping[str, Metric]) -> Verdict:

@@ -79,6 +79,16 @@ def test_every_method_has_the_same_number_of_trials_and_no_reported_row_chose_th
     before = {path: path.stat().st_mtime_ns for path in out.glob("**/record.json")}
     assert run_all.main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("**/record.json")} == before  # nothing ran again
+    assert {row["tuned"] for row in trials} == {f"{name}[tuned=2]" for name in plain}
+
+    alone, other = (out / "tuning.csv").read_bytes(), tmp_path / "other"
+    (out / "tuning.csv").unlink()
+    assert run_all.main(["report", str(out)]) == 0
+    assert sorted((out / "tuning.csv").read_bytes().splitlines()) == sorted(alone.splitlines())
+    before = {path: path.stat().st_mtime_ns for path in (out, *out.rglob("*"))}
+    assert run_all.main(["report", str(out), str(out), "--out", str(other)]) == 0
+    assert (other / "tuning.csv").read_bytes() == (out / "tuning.csv").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in (out, *out.rglob("*"))} == before  # only read
 
 
 def test_documents_are_tuned_by_wmdp_and_mmlu(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +195,7 @@ def test_targets_get_the_same_fields_and_an_edit_is_tuned_but_not_watched(toys: 
     rows = {row["method"]: row for row in table(out / "leaderboard.csv")}
     assert list(rows) == ["original", "npo[stop_early=1]", "rocr", "npo[stop_early=1,tuned=2]", "rocr[tuned=2]"]
     assert {row["targets"] for row in rows.values()} == {"4"}
+    assert {row["tuned"] for row in trials} == {"npo[stop_early=1,tuned=2]", "rocr[tuned=2]"}
     assert len({json.dumps(s["fields"]) for s in stored(out, "spec") if s["method"] == "rocr[tuned=2]"}) == 1
     deciding, reported = (
         {row["example_id"] for path in folder.glob("runs/*/samples/ort.jsonl") for row in read_jsonl(path)}
