@@ -25,11 +25,12 @@ from bench.options import Options, parse, parse_report
 if TYPE_CHECKING:
     from bench.store import Record
     from bench.tables import Table
+    from bench.validation import Judge
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: every cell is there. 1: some cell failed, the gate is red, or a page could not be drawn. 2: the
-    command line or the input was wrong."""
+    """Exit code 0: every cell is there. 1: some cell failed, the gate is red, or a page or a table of trials could not
+    be made. 2: the command line or the input was wrong."""
     console = Console(highlight=False)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
@@ -70,7 +71,7 @@ def show_list(console: Console) -> int:
 
 
 def report(arguments: Sequence[str], console: Console) -> int:
-    """Everything again from stored runs, no model needed: leaderboards, tables and figures of a paper, a page."""
+    """Everything again from stored runs, no model needed: leaderboards, trials, tables and figures, a page."""
     from bench.store import merged
     from methods import METHODS
     from methods.recipes import REFERENCES
@@ -78,9 +79,10 @@ def report(arguments: Sequence[str], console: Console) -> int:
     options = parse_report(arguments)
     records, order = merged(options.folders), [*REFERENCES, *METHODS]
     tables = write(records, options.folders, options.out, order, console)
+    told = tell_trials(options.folders, options.out, order, console)
     drawn = draw(records, options.folders, options.out, order, tables, console)
     red = options.check is not None and judge(records, options.check, options.out, order, console)
-    return 1 if red or not drawn else 0
+    return 1 if red or not told or not drawn else 0
 
 
 def export(arguments: Sequence[str], console: Console) -> int:
@@ -212,6 +214,25 @@ def write(
         where = next((path for folder in folders if (path := folder / "failed" / cell_id).is_dir()), None)
         say(console, f"failed {cell_id}: {reason}" + (f" (traceback in {where})" if where else ""))
     return tables
+
+
+def tell_trials(folders: Sequence[Path], out: Path, order: Sequence[str], console: Console) -> bool:
+    """Every trial of every method again, or why not: damage there keeps no gate from its verdict."""
+    from bench.data import family
+    from bench.tuning import report_trials
+
+    def judge_of(benchmark: str) -> "Judge":
+        from evaluators import selection  # loads torch, which nothing else in a report does
+
+        return selection.judge_of(family(benchmark))
+
+    try:
+        for line in report_trials(folders, out, judge_of, methods=order):
+            say(console, line)
+    except LetheError as error:
+        say(console, f"tuning.csv not written: {error}")
+        return False
+    return True
 
 
 def draw(

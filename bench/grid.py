@@ -24,6 +24,7 @@ from bench.store import RunStore
 from bench.tuning import (
     SEED,
     Configured,
+    Planned,
     Search,
     Trial,
     TrialsOf,
@@ -32,6 +33,7 @@ from bench.tuning import (
     grouped,
     marked,
     results,
+    store_search,
     tuned,
     write_csv,
 )
@@ -85,7 +87,7 @@ class Grid:
     logs: Mapping[str, ReadLog]
     """Evaluators whose rows a published log can give, by name."""
     jobs: list[tuple[Checkpoint, Job]] = field(default_factory=list)
-    searches: list[tuple[Search, list[Asked]]] = field(default_factory=list)
+    searches: list[tuple[Planned, list[Asked]]] = field(default_factory=list)
     """What is still to be tuned, and the requests that then get a job a seed."""
     validations: Mapping[str, Validation] = field(default_factory=dict)
     """By the title of the request."""
@@ -225,22 +227,33 @@ class Grid:
             depth = depth_of(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
         for configured in chosen[family]:
             found = [
-                Trial(
-                    number=number,
-                    configured=candidate,
-                    varied=varied,
-                    jobs=tuple(self._trial_job(candidate, original, request) for original, request, _ in requests),
+                (
+                    varied,
+                    candidate,
+                    [self._trial_job(candidate, original, request) for original, request, _ in requests],
                 )
-                for number, (varied, candidate) in enumerate(trials(configured, family, depth), start=1)
+                for varied, candidate in trials(configured, family, depth)
             ]
+            cell = found[0][2][0].stages[0].cell
             search = Search(
-                label=configured.label,
+                model=cell.model,
+                protocol=cell.protocol,
                 benchmark=collection,
-                trials=tuple(found),
-                judge=self.validations[members[0]].judge,
-                originals=originals,
+                label=configured.label,
+                tuned=marked(cell.method, tuned=len(found)),
+                trials=tuple(
+                    Trial(number=number, varied=varied, cells=_ids(jobs))
+                    for number, (varied, _, jobs) in enumerate(found, start=1)
+                ),
+                originals=_ids(originals),
             )
-            self.searches.append((search, asked))
+            planned = Planned(
+                search=search,
+                candidates=tuple(candidate for _, candidate, _ in found),
+                judge=self.validations[members[0]].judge,
+                jobs=(*originals, *(job for _, _, jobs in found for job in jobs)),
+            )
+            self.searches.append((planned, asked))
 
     def _trial_job(self, method: Configured | str, original: Checkpoint, request: Request, *, role: Role = "") -> Job:
         """One trial on one request: the whole of it is trained on, the validation rows are scored."""
@@ -331,7 +344,8 @@ class Grid:
         for cell in self.cells:
             done = store is not None and store.complete(cell.id)
             yield f"{'done ' if done else 'to do'}  {cell.title}{f'  {cell.id}' if known else ''}"
-        for search, asked in self.searches:
+        for planned, asked in self.searches:
+            search = planned.search
             after = f"then {len(asked) * self.options.seeds} cells of {marked(search.label, tuned=len(search.trials))}"
             yield f"to do  {search.label} {search.benchmark}: {len(search.trials)} trials, {after}"
         if not known:
@@ -353,23 +367,22 @@ class Grid:
         if not self.searches:
             return []
         trials = RunStore(store.out / "tuning")
-        jobs = {
-            job.stages[0].cell.id: (asked[0][0], job)
-            for search, asked in self.searches
-            for job in (*search.originals, *(job for trial in search.trials for job in trial.jobs))
-        }
+        jobs = {job.stages[0].cell.id: (asked[0][0], job) for planned, asked in self.searches for job in planned.jobs}
+        for planned, _ in self.searches:
+            store_search(trials.out, planned.search)
         progress.note(f"tuning: {len(jobs)} cells in {trials.out}, each scored on validation rows")
         self._run(self._executor(trials, progress, len(jobs)), list(jobs.values()))
-        found = [results(search, trials) for search, _ in self.searches]
+        records = {record.cell_id: record for record in trials.records()}
+        found = [results(planned.search, records, planned.judge) for planned, _ in self.searches]
         write_csv(store.out / "tuning.csv", [result for several in found for result in several])
         untuned = []
-        for (search, asked), several in zip(self.searches, found, strict=True):
-            chosen = best(several)
+        for (planned, asked), several in zip(self.searches, found, strict=True):
+            search, chosen = planned.search, best(several)
             if chosen is None:
                 progress.note(f"FAILED {search.label} {search.benchmark}: no trial worked out, no tuned row")
                 untuned.append(f"{search.label} {search.benchmark}")
                 continue
-            method = tuned(chosen)
+            method = tuned(chosen, planned.candidates[chosen.trial.number - 1])
             for original, request, gold in asked:
                 for seed in range(self.options.seeds):
                     self.jobs.append((original, self._job(method, original, [(request, gold)], seed)))
@@ -423,6 +436,10 @@ class Grid:
                 f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
                 "more memory, or --dtype bfloat16"
             ) from error
+
+
+def _ids(jobs: Sequence[Job]) -> tuple[str, ...]:
+    return tuple(job.stages[0].cell.id for job in jobs)
 
 
 def _inputs(method: Any, benchmark: Benchmark) -> Mapping[str, Any]:

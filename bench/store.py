@@ -150,25 +150,8 @@ class RunStore:
         return final
 
     def records(self) -> list[Record]:
-        """Every cell on the disk, by cell id: complete runs, and failures that no complete run has made good.
-
-        A damaged run appears as failed where its spec can still be read.
-        """
-        found: dict[str, Record] = {}
-        for folder in _folders(self._runs):
-            with contextlib.suppress(LetheError):
-                found[folder.name] = _read_run_or_damage(folder)
-        for folder in _folders(self._failed):
-            if folder.name in found and found[folder.name].status == "complete":
-                continue
-            try:
-                error = _read_text(folder / "traceback.txt").strip()
-                spec = _read_object(folder / "spec.json")
-            except LetheError as damage:
-                log.warning("the failure of %s cannot be read: %s", folder.name, damage)
-            else:
-                found[folder.name] = Record(cell_id=folder.name, spec=spec, status="failed", error=error)
-        return [found[cell_id] for cell_id in sorted(found)]
+        """Every cell on the disk, see `records_of`."""
+        return records_of(self.out)
 
     @contextlib.contextmanager
     def _hidden(self) -> Iterator[Path]:
@@ -196,6 +179,28 @@ class RunStore:
                     log.info("removed %s, the leftover of a run that was killed", leftover)
 
 
+def records_of(out: Path) -> list[Record]:
+    """Every cell of an output folder, by cell id: complete runs, and failures that no complete run has made good.
+
+    A damaged run appears as failed where its spec can still be read. Only reads: the folder may be somebody else's.
+    """
+    found: dict[str, Record] = {}
+    for folder in _folders(out / "runs"):
+        with contextlib.suppress(LetheError):
+            found[folder.name] = _read_run_or_damage(folder)
+    for folder in _folders(out / "failed"):
+        if folder.name in found and found[folder.name].status == "complete":
+            continue
+        try:
+            error = _read_text(folder / "traceback.txt").strip()
+            spec = _read_object(folder / "spec.json")
+        except LetheError as damage:
+            log.warning("the failure of %s cannot be read: %s", folder.name, damage)
+        else:
+            found[folder.name] = Record(cell_id=folder.name, spec=spec, status="failed", error=error)
+    return [found[cell_id] for cell_id in sorted(found)]
+
+
 def merged(folders: Sequence[Path]) -> list[Record]:
     """The records of several machines' folders as one list, by cell id.
 
@@ -208,7 +213,7 @@ def merged(folders: Sequence[Path]) -> list[Record]:
     found: dict[str, Record] = {}
     origin: dict[tuple[str, str, str], Path] = {}
     for folder in folders:
-        for record in RunStore(folder).records():
+        for record in records_of(folder):
             known = found.get(record.cell_id)
             if known is not None and record.status != "complete":
                 continue

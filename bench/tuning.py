@@ -2,7 +2,8 @@
 
 Knows no method: it is handed each method's trials, and what is asked and how it is judged (`bench/validation.py`). A
 trial trains on the whole forget request with a seed of its own and is scored on the validation rows. Trials are cells
-in OUT/tuning, with a record and a traceback each like all others, but in no leaderboard. The best one's fields become
+in OUT/tuning, with a record and a traceback each like all others, but in no leaderboard. Which of them belong together
+stands in OUT/tuning/searches, so that tuning.csv can be written again without a model. The best one's fields become
 those of the tuned method.
 """
 
@@ -11,20 +12,25 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.data import collection
 from bench.errors import LetheError
-from bench.executor import Job
 from bench.records import Metric
 from bench.spec import MethodName, parse_methods
-from bench.store import Record, RunStore, write_text
-from bench.tables import mean
-from bench.validation import Judge
+from bench.store import Record, json_text, merged, read_json, write_text
+from bench.tables import base_label, mean, natural
 
+if TYPE_CHECKING:  # these load torch, and a report needs no model
+    from bench.executor import Job
+    from bench.validation import Judge
+
+SEARCHES = "searches"
+"""The folder beside the runs of OUT/tuning, a file a search."""
 SEED = 1000
 """Of every trial. No reported cell has it, so that none is chosen because it was lucky."""
 REQUESTS = 3
@@ -82,27 +88,42 @@ def marked(label: str, **marks: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One point of a method's grid, as jobs on one request or several."""
+    """One point of a method's grid, on one request or several."""
 
     number: int
     """From 1."""
-    configured: Configured
     varied: Mapping[str, Any]
-    jobs: tuple[Job, ...]
+    cells: tuple[str, ...]
+    """Ids, one a request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """All trials of one method on one benchmark."""
+    """All trials of one method on one benchmark: what is stored of them besides their cells."""
 
-    label: str
-    """Of the method that is tuned."""
+    model: str
+    protocol: str
     benchmark: str
     """Or the collection."""
+    label: str
+    """Of the method that is tuned."""
+    tuned: str
+    """Of the row that the best trial becomes: "npo[tuned=8]"."""
     trials: tuple[Trial, ...]
-    judge: Judge
-    originals: tuple[Job, ...]
-    """The model as it is on the same requests, in the order of every trial's jobs."""
+    originals: tuple[str, ...]
+    """Cells of the model as it is on the same requests, in the order of every trial's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A search that is to be made."""
+
+    search: Search
+    candidates: tuple[Configured, ...]
+    """The method of every trial."""
+    judge: "Judge"
+    jobs: tuple["Job", ...]
+    """The originals', then the trials'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,23 +149,18 @@ class Tuned:
     recipe: str
 
 
-def results(search: Search, store: RunStore) -> list[Result]:
-    """What the store says of a search's trials, in their order."""
-    records = {record.cell_id: record for record in store.records()}
-
-    def record(job: Job) -> Record | None:
-        return records.get(job.stages[0].cell.id)
-
-    before = [_metrics(record(job)) for job in search.originals]
+def results(search: Search, records: Mapping[str, Record], judge: "Judge") -> list[Result]:
+    """What the records, by cell id, say of a search's trials, in their order."""
+    before = [_metrics(records.get(cell)) for cell in search.originals]
     found = []
     for trial in search.trials:
-        cells = [record(job) for job in trial.jobs]
+        cells = [records.get(cell) for cell in trial.cells]
         done = [cell for cell in cells if cell is not None and cell.status == "complete"]
         if len(done) < len(cells):
             reasons = [_reason(cell.error) for cell in cells if cell is not None and cell.status == "failed"]
             found.append(Result(search=search, trial=trial, score=math.nan, failed=[*reasons, "it was not run"][0]))
             continue
-        verdicts = [search.judge(_metrics(cell), b) for cell, b in zip(done, before, strict=True)]
+        verdicts = [judge(_metrics(cell), b) for cell, b in zip(done, before, strict=True)]
         names = list(dict.fromkeys(name for verdict in verdicts for name in verdict.parts))
         parts = {name: mean([verdict.parts.get(name, math.nan) for verdict in verdicts]) for name in names}
         holes = [name for name, value in parts.items() if math.isnan(value)]
@@ -171,32 +187,34 @@ def best(found: Sequence[Result]) -> Result | None:
     return max(known, key=lambda r: (r.score, mean(list(r.parts.values()))), default=None)
 
 
-def tuned(result: Result) -> Tuned:
-    """The method that a search ends with, under a label that says how many trials it had."""
+def tuned(result: Result, configured: Configured) -> Tuned:
+    """The method that a search ends with, that of its best trial, under a label that says how many trials it had."""
     search, trial = result.search, result.trial
     values = ", ".join(f"{k}={_shown(v)}" for k, v in trial.varied.items())
     parts = ", ".join(f"{name} {value:.3f}" for name, value in result.parts.items())
     recipe = (
-        f"tuned: best of {len(search.trials)} trials ({trial.configured.recipe}), number {trial.number} with {values}: "
+        f"tuned: best of {len(search.trials)} trials ({configured.recipe}), number {trial.number} with {values}: "
         f"{result.score:.3f} on the validation rows ({parts})"
     )
     label = marked(search.label, tuned=len(search.trials))
-    return Tuned(label=label, method=trial.configured.method, fields=trial.configured.fields, recipe=recipe)
+    return Tuned(label=label, method=configured.method, fields=configured.fields, recipe=recipe)
 
 
 def write_csv(path: Path, found: Sequence[Result]) -> None:
     """Every trial of every method: fields, score, what it is made of, seconds, and why it failed; `*` chosen."""
     parts = list(dict.fromkeys(name for result in found for name in result.parts))
-    rows: list[list[Any]] = [
-        ["benchmark", "method", "trial", "chosen", "fields", "score", *parts, "seconds", "failed", "cells"]
-    ]
+    head = ["model", "protocol", "benchmark", "method", "tuned", "trial", "chosen", "fields"]
+    rows: list[list[Any]] = [[*head, "score", *parts, "seconds", "failed", "cells"]]
     for result in found:
         search, trial = result.search, result.trial
         alike = [other for other in found if other.search is search]
         rows.append(
             [
+                search.model,
+                search.protocol,
                 search.benchmark,
                 search.label,
+                search.tuned,
                 trial.number,
                 "*" if best(alike) is result else "",
                 " ".join(f"{k}={_shown(v)}" for k, v in trial.varied.items()),
@@ -204,12 +222,69 @@ def write_csv(path: Path, found: Sequence[Result]) -> None:
                 *(_number(result.parts.get(name, math.nan)) for name in parts),
                 _number(round(result.seconds, 2)),
                 result.failed,
-                " ".join(job.stages[0].cell.id for job in trial.jobs),
+                " ".join(trial.cells),
             ]
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
+
+
+def store_search(folder: Path, search: Search) -> None:
+    """Which trials belong together, in OUT/tuning; the same search again is the same file."""
+    text = json_text(search)
+    slug = re.sub(r"[^A-Za-z0-9_=.]+", "-", f"{search.tuned}-{search.benchmark}").strip("-")[:80]
+    write_text(folder / SEARCHES / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json", text)
+
+
+def report_trials(
+    folders: Sequence[Path], out: Path, judge_of: Callable[[str], "Judge"], *, methods: Sequence[str] = ()
+) -> list[str]:
+    """tuning.csv in `out`, from the trials that several output folders hold, the methods in this order.
+
+    A search that several folders have made is one, and a trial that worked out in any of them has worked out.
+
+    Args:
+        judge_of: how the trials on a benchmark are judged.
+
+    Returns:
+        What was written and what is missing there, a line each; none where nothing was tuned.
+
+    Raises:
+        LetheError: a damaged file, or two folders with different figures of one trial.
+    """
+    tried = [folder / "tuning" for folder in folders if (folder / "tuning" / "runs").is_dir()]
+    records = {record.cell_id: record for record in merged(tried)}
+    files = {path.name: path for folder in tried for path in sorted((folder / SEARCHES).glob("*.json"))}
+    searches = sorted(map(_read_search, files.values()), key=lambda search: _place(search, methods))
+    told = []
+    if searches:
+        found = [results(search, records, judge_of(search.benchmark)) for search in searches]
+        write_csv(out / "tuning.csv", [result for several in found for result in several])
+        told.append(f"wrote {out / 'tuning.csv'}")
+    named = {cell for s in searches for cell in (*s.originals, *(cell for trial in s.trials for cell in trial.cells))}
+    if unnamed := records.keys() - named:
+        told.append(
+            f"not in tuning.csv: {len(unnamed)} cells in {', '.join(map(str, tried))}, made before it was stored what "
+            "they are trials of; the command that made them stores it and trains nothing again"
+        )
+    return told
+
+
+def _read_search(path: Path) -> Search:
+    try:
+        stored = read_json(path)
+        trials = [Trial(**{**trial, "cells": tuple(trial["cells"])}) for trial in stored["trials"]]
+        return Search(**{**stored, "trials": tuple(trials), "originals": tuple(stored["originals"])})
+    except (KeyError, TypeError) as error:
+        raise LetheError(f"{path} is no search ({error}); delete it and repeat the command that made it") from error
+
+
+def _place(search: Search, methods: Sequence[str]) -> tuple:
+    """Where a search stands among others."""
+    known = [methods.index(name) for name in (search.label, base_label(search.label)) if name in methods]
+    at = [*known, len(methods)][0]
+    return search.model, search.protocol, natural(search.benchmark), at, search.label, natural(search.tuned)
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:

@@ -3,8 +3,9 @@
 A fifth of the rows that judge, drawn by a hash of what they are about: the same rows with every method and every seed.
 What is known to belong together stays together: questions about one author of TOFU (twenty
 rows in a row; Maini et al., 2024, section 2.1), all forms in which one fact of a target is asked, the reworded question
-with the question. Multiple choice is divided subject by subject. What is trained on is not divided: everything that is
-to be forgotten has to be.
+with the question. Multiple choice is divided subject by subject. Locality probes decide nothing, and those that ask a
+row that decides once more, behind a lead or as it is, are not reported either. What is trained on is not divided:
+everything that is to be forgotten has to be.
 """
 
 import hashlib
@@ -69,7 +70,23 @@ def divided(benchmark: Benchmark) -> Split:
             chosen |= _drawn_facts(rows, f"{benchmark.name}, {part} probes of {target}")
     if not chosen:
         return Split(validation=_without_rows(benchmark), reported=benchmark)
-    return Split(validation=_part(benchmark, chosen, kept=True), reported=_part(benchmark, chosen, kept=False))
+    left_out = chosen | _asked_again(benchmark.probes, chosen)
+    return Split(validation=_part(benchmark, chosen, kept=True), reported=_part(benchmark, left_out, kept=False))
+
+
+def _asked_again(probes: Sequence[Probe], chosen: set[str]) -> set[str]:
+    """The ids of the locality probes that ask what a chosen row asks, in whatever form or behind whatever lead."""
+    deciding = [probe for probe in probes if probe.id in chosen]
+    facts, asked = {_fact(probe) for probe in deciding}, {(probe.query, probe.answer) for probe in deciding}
+    return {
+        probe.id
+        for probe in probes
+        if probe.part == "locality"
+        and (
+            (probe.about and _fact(probe) in facts)
+            or any(probe.answer == answer and probe.query.endswith(query) for query, answer in asked)
+        )
+    }
 
 
 def _drawn(rows: Sequence[Any], keys: Sequence[str], where: str) -> set[str]:

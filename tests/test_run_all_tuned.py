@@ -54,7 +54,7 @@ def test_every_method_has_the_same_number_of_trials_and_no_reported_row_chose_th
     assert Counter(row["method"] for row in trials) == {"npo": 2, "lora_gd": 2, "grun_npo": 2}
     assert Counter(row["method"] for row in trials if row["chosen"]) == {"npo": 1, "lora_gd": 1, "grun_npo": 1}
     assert len({(row["method"], row["fields"]) for row in trials}) == 6
-    assert all(row["score"] and row["memorization_score"] and row["utility_score"] for row in trials)
+    assert all(row["score"] and row["memorization_score"] and row["model_utility_kept"] for row in trials)
 
     deciding, reported = asked(out / "tuning"), asked(out)
     assert len(set(map(frozenset, deciding.values()))) == len(set(map(frozenset, reported.values()))) == 1
@@ -79,6 +79,16 @@ def test_every_method_has_the_same_number_of_trials_and_no_reported_row_chose_th
     before = {path: path.stat().st_mtime_ns for path in out.glob("**/record.json")}
     assert run_all.main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("**/record.json")} == before  # nothing ran again
+    assert {row["tuned"] for row in trials} == {f"{name}[tuned=2]" for name in plain}
+
+    alone, other = (out / "tuning.csv").read_bytes(), tmp_path / "other"
+    (out / "tuning.csv").unlink()
+    assert run_all.main(["report", str(out)]) == 0
+    assert sorted((out / "tuning.csv").read_bytes().splitlines()) == sorted(alone.splitlines())
+    before = {path: path.stat().st_mtime_ns for path in (out, *out.rglob("*"))}
+    assert run_all.main(["report", str(out), str(out), "--out", str(other)]) == 0
+    assert (other / "tuning.csv").read_bytes() == (out / "tuning.csv").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in (out, *out.rglob("*"))} == before  # only read
 
 
 def test_documents_are_tuned_by_wmdp_and_mmlu(toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +121,7 @@ def test_a_curve_changes_no_number_and_is_made_up_for_when_asked_for_later(toys:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert all(row.keys() == {"step", "epoch", "metric", "value"} for row in rows)
         assert {(row["step"], row["epoch"]) for row in rows} == {(1, 1.0), (2, 2.0)}
-        assert {"model_utility", "memorization_score", "utility_score", "validation_score"} <= {
+        assert {"model_utility", "memorization_score", "model_utility_kept", "validation_score"} <= {
             row["metric"] for row in rows
         }
     written = path.stat().st_mtime_ns
@@ -185,6 +195,7 @@ def test_targets_get_the_same_fields_and_an_edit_is_tuned_but_not_watched(toys: 
     rows = {row["method"]: row for row in table(out / "leaderboard.csv")}
     assert list(rows) == ["original", "npo[stop_early=1]", "rocr", "npo[stop_early=1,tuned=2]", "rocr[tuned=2]"]
     assert {row["targets"] for row in rows.values()} == {"4"}
+    assert {row["tuned"] for row in trials} == {"npo[stop_early=1,tuned=2]", "rocr[tuned=2]"}
     assert len({json.dumps(s["fields"]) for s in stored(out, "spec") if s["method"] == "rocr[tuned=2]"}) == 1
     deciding, reported = (
         {row["example_id"] for path in folder.glob("runs/*/samples/ort.jsonl") for row in read_jsonl(path)}

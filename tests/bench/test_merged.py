@@ -1,7 +1,10 @@
 """Folders of several machines as one report."""
 
+import errno
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,26 @@ def test_rows_are_read_in_the_folder_that_has_them(tmp_path: Path) -> None:
     assert rows_of(record, [one, two], "tofu") == [{"x": 1}]
     assert rows_of(record, [one, two], "mmlu") == [{"x": 2}]
     assert rows_of(record, [one, two], "wmdp") == []
+
+
+def test_folders_are_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = put(tmp_path / "one", "npo", a=0.5), put(tmp_path / "two", "ga", a=0.25)
+    (one / "runs" / ".partial-0").mkdir()  # another process may be at work there
+    shutil.rmtree(two / "runs" / "ga")
+    (two / "runs").rmdir()
+
+    def state() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (one, two, *tmp_path.rglob("*"))}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    before = state()
+    for name in ("mkdir", "rename", "unlink", "rmdir"):
+        monkeypatch.setattr(os, name, refuse)
+    assert [record.cell_id for record in merged([one, two])] == ["npo"]
+    monkeypatch.undo()
+    assert state() == before
 
 
 def test_a_failure_is_made_good_by_a_complete_run_elsewhere(tmp_path: Path) -> None:

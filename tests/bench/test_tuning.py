@@ -8,13 +8,22 @@ from typing import Any
 
 import pytest
 
-from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Job, Stage
 from bench.records import Metric
-from bench.spec import Cell
-from bench.store import RunStore, write_json, write_metrics
-from bench.tuning import Search, Trial, best, drawn, grouped, marked, results, tuned, write_csv
+from bench.store import Record, RunStore, write_json, write_metrics
+from bench.tuning import (
+    Search,
+    Trial,
+    best,
+    drawn,
+    grouped,
+    marked,
+    report_trials,
+    results,
+    store_search,
+    tuned,
+    write_csv,
+)
 from bench.validation import Verdict
 
 POINTS = [{"lr": lr, "beta": beta} for lr in (1, 2, 3) for beta in (0.1, 0.2)]
@@ -47,71 +56,132 @@ def test_targets_are_tuned_together_on_the_first_three() -> None:
     }
 
 
-def job(method: str, benchmark: str, **fields: Any) -> Job:
-    cell = Cell(
-        model="toy", model_hash="m", retrained="", benchmark=benchmark, data_hash="d", method=method, fields=fields
-    )
-    return Job(stages=(Stage(cell=cell, request=Benchmark(name=benchmark), evaluations=[]),))
-
-
 def judge(found: Any, before: Any) -> Verdict:
     score = found["value"].value - before["value"].value
     return Verdict(score=score, parts={"gain": score})
 
 
-def put(store: RunStore, of: Job, value: float, seconds: float = 1.0) -> None:
-    cell = of.stages[0].cell
-    with store.staging(cell.id) as folder:
-        write_json(folder / "spec.json", cell.to_json())
+def put(store: RunStore, cell: str, value: float, seconds: float = 1.0) -> None:
+    with store.staging(cell) as folder:
+        write_json(folder / "spec.json", {"cell_id": cell})
         write_json(folder / "record.json", {"wall_seconds": seconds})
         write_metrics(folder / "metrics" / "toy.json", [Metric(name="value", value=value)], {})
 
 
-@pytest.fixture
-def search() -> Search:
-    def trial(number: int) -> Trial:
-        configured: Any = SimpleNamespace(label="npo", method=f"npo {number}", recipe="grid: P", fields={"lr": number})
-        jobs = (job("npo", "a", lr=number), job("npo", "b", lr=number))
-        return Trial(number=number, configured=configured, varied={"lr": number}, jobs=jobs)
+def made(label: str = "npo", trials: int = 3, benchmark: str = "ort") -> Search:
+    """On two requests, a and b; every trial has a cell for each."""
+    return Search(
+        model="toy",
+        protocol="strict",
+        benchmark=benchmark,
+        label=label,
+        tuned=f"{label}[tuned={trials}]",
+        trials=tuple(
+            Trial(number=n, varied={"lr": n, "layers": (1, n)}, cells=(f"{label}-{n}-a", f"{label}-{n}-b"))
+            for n in range(1, trials + 1)
+        ),
+        originals=("original-a", "original-b"),
+    )
 
-    originals = (job("original", "a"), job("original", "b"))
-    return Search(label="npo", benchmark="all", trials=tuple(map(trial, (1, 2, 3))), judge=judge, originals=originals)
 
-
-def test_the_best_mean_over_the_requests_wins_and_every_trial_is_told(search: Search, tmp_path: Path) -> None:
-    store = RunStore(tmp_path / "tuning")
+def fill(store: RunStore, search: Search, *values: tuple[float | None, ...]) -> None:
+    """Cells of the originals and the trials with these values; None fails."""
     for original, value in zip(search.originals, (0.25, 0.5), strict=True):
         put(store, original, value)
-    for trial, values in zip(search.trials, ((0.5, 1.0), (1.0, 1.0)), strict=False):
-        for each, value in zip(trial.jobs, values, strict=True):
-            put(store, each, value, seconds=2.0)
-    put(store, search.trials[2].jobs[0], 9.0)
-    cell = search.trials[2].jobs[1].stages[0].cell
-    store.fail(cell.id, cell.to_json(), "Traceback\nbench.train.Diverged: the loss is not finite")
+    for trial, row in zip(search.trials, values, strict=False):
+        for cell, value in zip(trial.cells, row, strict=False):
+            if value is None:
+                store.fail(cell, {"cell_id": cell}, "Traceback\nbench.train.Diverged: the loss is not finite")
+            else:
+                put(store, cell, value, seconds=2.0)
 
-    found = results(search, store)
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def records(store: RunStore) -> dict[str, Record]:
+    return {record.cell_id: record for record in store.records()}
+
+
+def test_the_best_mean_over_the_requests_wins_and_every_trial_is_told(tmp_path: Path) -> None:
+    store, search = RunStore(tmp_path / "tuning"), made()
+    fill(store, search, (0.5, 1.0), (1.0, 1.0), (9.0, None))
+
+    found = results(search, records(store), judge)
     # trial 1: (0.25 + 0.5) / 2; trial 2: (0.75 + 0.5) / 2; trial 3 has no figure for the second request
     assert [result.score for result in found[:2]] == [0.375, 0.625]
     assert math.isnan(found[2].score)
     chosen = best(found)
     assert chosen is not None and chosen is found[1]
-    method = tuned(chosen)
+    configured: Any = SimpleNamespace(label="npo", method="npo 2", recipe="grid: P", fields={"lr": 2})
+    method = tuned(chosen, configured)
     assert (method.label, method.method, method.fields) == ("npo[tuned=3]", "npo 2", {"lr": 2})
-    assert method.recipe.startswith("tuned: best of 3 trials (grid: P), number 2 with lr=2: 0.625 on the validation")
+    assert method.recipe.startswith("tuned: best of 3 trials (grid: P), number 2 with lr=2, layers=1,2: 0.625 on the")
     assert "gain 0.625" in method.recipe
 
     write_csv(tmp_path / "tuning.csv", found)
-    with (tmp_path / "tuning.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(tmp_path / "tuning.csv")
     assert [row["trial"] for row in rows] == ["1", "2", "3"]
     assert [row["chosen"] for row in rows] == ["", "*", ""]
     assert [row["gain"] for row in rows] == ["0.375", "0.625", ""]
     assert [row["seconds"] for row in rows] == ["4", "4", ""]
     assert rows[2]["failed"] == "bench.train.Diverged: the loss is not finite"
-    assert rows[0]["fields"] == "lr=1"
+    assert rows[0]["fields"] == "lr=1 layers=1,1"
+    assert {(row["model"], row["protocol"], row["tuned"]) for row in rows} == {("toy", "strict", "npo[tuned=3]")}
 
 
-def test_where_no_trial_worked_out_nothing_is_chosen(search: Search, tmp_path: Path) -> None:
-    found = results(search, RunStore(tmp_path / "tuning"))
+def test_where_no_trial_worked_out_nothing_is_chosen() -> None:
+    found = results(made(), {}, judge)
     assert [result.failed for result in found] == ["it was not run"] * 3
     assert best(found) is None
+
+
+def test_a_report_writes_what_the_run_wrote(tmp_path: Path) -> None:
+    searches = [made("npo"), made("gd", trials=2)]
+    store = RunStore(tmp_path / "tuning")
+    for search in searches:
+        store_search(store.out, search)
+        fill(store, search, (0.5, 1.0), (1.0, None))
+    found = [result for search in searches for result in results(search, records(store), judge)]
+    write_csv(tmp_path / "run.csv", found)
+    told = report_trials([tmp_path], tmp_path, lambda _: judge, methods=["npo", "gd"])
+    assert told == [f"wrote {tmp_path / 'tuning.csv'}"]
+    assert (tmp_path / "tuning.csv").read_bytes() == (tmp_path / "run.csv").read_bytes()
+    store_search(store.out, searches[0])
+    assert len(list((store.out / "searches").iterdir())) == 2
+
+
+def test_a_report_of_several_folders_has_all_their_trials_once(tmp_path: Path) -> None:
+    one, two, none = (tmp_path / name for name in ("one", "two", "none"))
+    none.mkdir()
+    for out, searches in ((one, [made("npo", 2)]), (two, [made("npo", 2), made("grun_npo", 10), made("npo", 10)])):
+        for search in searches:
+            store_search(out / "tuning", search)
+    fill(RunStore(one / "tuning"), made("npo", 2), (0.5, 1.0), (9.0, None))
+    fill(RunStore(two / "tuning"), made("npo", 2), (0.5, 1.0), (9.0, 9.0))
+    for folders in ([one, two, none], [two, none, one]):
+        report_trials(folders, tmp_path / "all", lambda _: judge, methods=["npo", "grun_npo"])
+        rows = table(tmp_path / "all" / "tuning.csv")
+        sizes = {"npo[tuned=2]": 2, "npo[tuned=10]": 10, "grun_npo[tuned=10]": 10}
+        assert [row["tuned"] for row in rows] == [label for label, size in sizes.items() for _ in range(size)]
+        assert [(row["tuned"], row["trial"]) for row in rows if row["chosen"]] == [
+            ("npo[tuned=2]", "2"),  # which failed in one folder and worked out in the other
+            ("npo[tuned=10]", "2"),
+        ]
+    put(RunStore(two / "tuning"), "npo-1-a", 0.75)
+    with pytest.raises(LetheError, match="cell npo-1-a has value"):
+        report_trials([one, two], tmp_path / "all", lambda _: judge)
+
+
+def test_trials_of_which_no_search_is_stored_are_told_and_their_table_stays(tmp_path: Path) -> None:
+    fill(RunStore(tmp_path / "tuning"), made(trials=1), (0.5, 1.0))
+    (tmp_path / "tuning.csv").write_text("old")
+    [line] = report_trials([tmp_path], tmp_path, lambda _: judge)
+    assert line.startswith("not in tuning.csv: 4 cells") and "trains nothing again" in line
+    assert (tmp_path / "tuning.csv").read_text() == "old"
+    (tmp_path / "tuning" / "searches").mkdir()
+    (tmp_path / "tuning" / "searches" / "npo.json").write_text('{"trials": []}')
+    with pytest.raises(LetheError, match=r"npo\.json is no search"):
+        report_trials([tmp_path], tmp_path, lambda _: judge)

@@ -1,14 +1,17 @@
 """Which rows decide and which are reported, and what a look at a training leaves."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
+from bench.data import load
 from bench.data.types import QA, Benchmark, Probe, Question
 from bench.errors import LetheError
 from bench.executor import Evaluation
+from bench.mini.world import write_world
 from bench.records import Metric, missing
 from bench.validation import Validation, Verdict, Watching, divided
 
@@ -26,7 +29,10 @@ def questions(subject: str, number: int) -> tuple[Question, ...]:
 
 def probe(number: int, form: Any, answer: str, part: Any = "forget", **more: Any) -> Probe:
     return Probe(
-        id=f"ort/a/{part}_{form}/{number}", target="A", part=part, form=form, query=f"{form}?", answer=answer, **more
+        **{"id": f"ort/a/{part}_{form}/{number}", "target": "A", "query": f"{form}?", **more},
+        part=part,
+        form=form,
+        answer=answer,
     )
 
 
@@ -76,17 +82,51 @@ def test_multiple_choice_is_divided_subject_by_subject() -> None:
     assert len(split.reported.questions) == 13
 
 
-def test_a_fact_is_on_one_side_in_all_its_forms_and_look_alikes_are_only_reported() -> None:
+def test_a_fact_is_on_one_side_in_all_its_forms() -> None:
     facts = [f"fact {n}" for n in range(10)]
     probes = [probe(n, form, fact) for n, fact in enumerate(facts) for form in ("qa", "fb", "aa")]
     probes += [probe(n, "mcp", "B", choices=("x", fact.upper() + ".", "y", "z")) for n, fact in enumerate(facts)]
-    probes += [probe(n, "qa", fact, "locality") for n, fact in enumerate(facts)]
     split = divided(Benchmark(name="ort/1_A", probes=tuple(probes)))
     decide = {p.id.rpartition("/")[2] for p in split.validation.probes}
     assert len(decide) == 2
     assert len(split.validation.probes) == 2 * 4
     assert not {p.id.rpartition("/")[2] for p in split.reported.probes if p.part == "forget"} & decide
-    assert sum(p.part == "locality" for p in split.reported.probes) == 10
+
+
+def asked_again(split: Any) -> list[Probe]:
+    """The reported probes that end with the query of a validation row and have its answer."""
+    decide = [(p.query, p.answer) for p in split.validation.probes]
+    return [p for p in split.reported.probes if any(p.query.endswith(q) and p.answer == a for q, a in decide)]
+
+
+def test_look_alikes_decide_nothing_and_those_of_a_row_that_decides_are_not_reported() -> None:
+    facts = [probe(n, "qa", f"fact {n}", query=f"What is {n}?") for n in range(5)]
+    near = [probe(n, "qa", f"near {n}", "neighbor", about="B", query=f"Who is {n}?") for n in range(5)]
+    led = [replace(p, id=f"led{n}", part="locality", query=f"Not A. {p.query}") for n, p in enumerate(near)]
+    plain = [replace(p, id=f"plain{n}", part="locality", about="Bea", query=p.query) for n, p in enumerate(near)]
+    blank = [
+        replace(p, id=f"blank{n}", part="locality", form="fb", query=f"B is ___, {n}.") for n, p in enumerate(near)
+    ]
+    other = [
+        probe(n, "qa", p.answer, "locality", about="C", query=f"C, {n}?") for n, p in enumerate((*facts, *near))
+    ]  # the same answer about somebody else
+    split = divided(Benchmark(name="ort/1_A", probes=(*facts, *near, *led, *plain, *blank, *other)))
+    assert {p.part for p in split.validation.probes} == {"forget", "neighbor"}
+    [decides] = [p.id.rpartition("/")[2] for p in split.validation.probes if p.part == "neighbor"]
+    reported = {p.id for p in split.reported.probes if p.part == "locality"}
+    stays = {f"{kind}{n}" for kind in ("led", "plain", "blank") for n in range(5) if str(n) != decides}
+    assert reported == stays | {p.id for p in other}
+    assert not asked_again(split)
+
+
+def test_no_reported_probe_of_the_mini_world_ends_with_a_row_that_decides(tmp_path: Path) -> None:
+    write_world(tmp_path, 3)
+    for name in ("ort/1", "ort/6", "ort/1-3"):
+        benchmark = load(name, tmp_path, write=False)
+        split = divided(benchmark)
+        assert split.validation.probes and not asked_again(split)
+        left = [sum(p.part == "locality" for p in part.probes) for part in (split.reported, benchmark)]
+        assert 0 < left[0] < left[1]
 
 
 def test_facts_asked_only_adversarially_decide_nothing_and_no_form_is_left_unreported() -> None:

@@ -17,7 +17,7 @@ def metrics(**values: float) -> dict[str, Metric]:
 
 def test_questions_are_judged_by_memorisation_and_the_share_of_utility_that_is_left() -> None:
     verdict = judge_questions(metrics(memorization_score=0.6, model_utility=0.3), metrics(model_utility=0.5))
-    assert verdict.parts == {"memorization_score": 0.6, "utility_score": pytest.approx(0.6)}
+    assert verdict.parts == {"memorization_score": 0.6, "model_utility_kept": pytest.approx(0.6)}
     assert verdict.score == pytest.approx(0.6)
     gone = judge_questions(metrics(memorization_score=0.9, model_utility=0.0), metrics(model_utility=0.5))
     assert gone.score == 0.0  # nothing left of anything is no success
