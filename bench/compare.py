@@ -133,22 +133,23 @@ def _compare_table(table: Table, rows_of: RowsOf, statistics_of: StatisticsOf) -
     rows = [row for row in table.rows if not row.reference]
     known = {row.method: _statistics(table, row, names, rows_of, statistics_of) for row in rows}
     asked: dict[tuple[str, str, str], Pair | str] = {}
+    others: dict[str, list[Row]] = {}
     for name, best in columns.items():
         tested = TESTED_BY.get(name, name)
-        for row in rows:
-            if row is not best and not math.isnan(row.mean(name)):
-                pair = _paired(known[row.method], known[best.method], tested)
-                if pair is not None:
-                    asked[tested, row.method, best.method] = pair
+        others[name] = [row for row in rows if row is not best and not math.isnan(row.mean(name))]
+        for row in others[name]:
+            pair = _paired(known[row.method], known[best.method], tested)
+            if pair is not None:
+                asked[tested, row.method, best.method] = pair
     pairs = {key: pair for key, pair in asked.items() if not isinstance(pair, str)}
     compared = dict(zip(pairs, stats.compare(list(pairs.values())), strict=True))
     results = []
     for name, best in columns.items():
         tested = TESTED_BY.get(name, name)
         mine = []
-        for row in rows:
+        for row in others[name]:
             key = (tested, row.method, best.method)
-            if row is best or math.isnan(row.mean(name)) or key not in asked:
+            if key not in asked:
                 continue
             result = Result(
                 model=table.model,
@@ -165,7 +166,8 @@ def _compare_table(table: Table, rows_of: RowsOf, statistics_of: StatisticsOf) -
 
 def _best(table: Table, name: str) -> Row | None:
     """The row with the best mean, the first of equals; None where nobody is best."""
-    leaders = [row for row in table.rows if table.places(name).get(row.method) == "best"]
+    places = table.places(name)
+    leaders = [row for row in table.rows if places.get(row.method) == "best"]
     sign = 1 if table.better.get(name) else -1
     return max(leaders, key=lambda row: sign * row.mean(name), default=None)
 
@@ -236,14 +238,16 @@ def _statistics(
             rows = rows_of(record, evaluator) if wanted else None
             if rows is None:
                 continue
-            reference = functools.partial(_reference, table, record, evaluator, rows_of)
+            reference = functools.cache(functools.partial(_reference, table, record, evaluator, rows_of))
             try:
                 mine |= statistics_of(evaluator, rows, protocol=table.protocol, names=wanted, reference=reference)
             except LetheError as error:  # rows that are not of the same questions
                 mine |= dict.fromkeys(wanted, str(error))
         for metric in record.metrics.get(composites.NAME, ()):
             statistic = mine.get(metric.name)
-            if isinstance(statistic, Statistic) and not math.isclose(statistic.value(), metric.value, rel_tol=1e-6):
+            if isinstance(statistic, Statistic) and not math.isclose(
+                statistic.value(), metric.value, rel_tol=1e-6, abs_tol=1e-9
+            ):
                 mine[metric.name] = "the stored rows give another figure"
         if mine:
             prefix = spec_of(record, "benchmark") if table.targets else ""
