@@ -5,8 +5,10 @@ methods (`bench/stats.py` has the test). Leaderboards mark it, so that a bold fi
 significant is no proof of being alike: the interval says how large the difference may be.
 
 Forget quality is tested by the distance D that it is the p-value of: p-values are no quantity to take differences of.
-A cell whose rows are not there (a report without samples) is compared with nothing; a figure that some row lacks is
-told with the reason.
+Tested is every column that some table prints (`bench.latex.layouts.printed`), so that no figure without a dagger is
+taken for worse unseen; what has no test is marked as such. A cell whose rows are not there (a report without samples)
+is compared with nothing; a figure that some row lacks is told with the reason. Composites of two models are functions
+of the rows of both (`bench/composites.py`); where those do not give the figure that is printed, they are not compared.
 """
 
 import functools
@@ -17,8 +19,9 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
-from bench import stats
+from bench import composites, stats
 from bench.errors import LetheError
+from bench.latex.layouts import printed
 from bench.stats import Statistic
 from bench.store import Record, read_jsonl
 from bench.tables import Row, Table, base_label, spec_of, tables_of
@@ -78,9 +81,16 @@ class Significance:
 
     def tied(self, table: Table) -> dict[str, frozenset[str]]:
         """Metric -> methods that are not significantly different from the best, without that one."""
+        return self._where(table, lambda result: bool(result.tied))
+
+    def tested(self, table: Table) -> dict[str, frozenset[str]]:
+        """Metric -> methods that were compared with the best, whatever came out."""
+        return self._where(table, lambda result: result.tied is not None)
+
+    def _where(self, table: Table, holds: Callable[[Result], bool]) -> dict[str, frozenset[str]]:
         found: dict[str, set[str]] = {}
         for r in self.results:
-            if r.tied and (r.model, r.benchmark, r.protocol) == (table.model, table.benchmark, table.protocol):
+            if holds(r) and (r.model, r.benchmark, r.protocol) == (table.model, table.benchmark, table.protocol):
                 found.setdefault(r.metric, set()).add(r.method)
         return {name: frozenset(methods) for name, methods in found.items()}
 
@@ -97,7 +107,7 @@ def compare_with_best(
     *,
     methods: Sequence[str] = (),
 ) -> Significance:
-    """Every printed column of every table.
+    """Every column of every leaderboard that any table prints.
 
     Args:
         folders: output folders; the rows of a record are in the first that has it.
@@ -116,29 +126,30 @@ Pair = tuple[Sequence[Statistic], Sequence[Statistic]]
 
 
 def _compare_table(table: Table, rows_of: RowsOf, statistics_of: StatisticsOf) -> list[Result]:
-    columns = {name: best for name in table.columns if (best := _best(table, name)) is not None}
+    columns = {name: best for name in printed(table) if (best := _best(table, name)) is not None}
     if not columns:
         return []
     names = list(dict.fromkeys(TESTED_BY.get(name, name) for name in columns))
     rows = [row for row in table.rows if not row.reference]
     known = {row.method: _statistics(table, row, names, rows_of, statistics_of) for row in rows}
     asked: dict[tuple[str, str, str], Pair | str] = {}
+    others: dict[str, list[Row]] = {}
     for name, best in columns.items():
         tested = TESTED_BY.get(name, name)
-        for row in rows:
-            if row is not best and not math.isnan(row.mean(name)):
-                pair = _paired(known[row.method], known[best.method], tested)
-                if pair is not None:
-                    asked[tested, row.method, best.method] = pair
+        others[name] = [row for row in rows if row is not best and not math.isnan(row.mean(name))]
+        for row in others[name]:
+            pair = _paired(known[row.method], known[best.method], tested)
+            if pair is not None:
+                asked[tested, row.method, best.method] = pair
     pairs = {key: pair for key, pair in asked.items() if not isinstance(pair, str)}
     compared = dict(zip(pairs, stats.compare(list(pairs.values())), strict=True))
     results = []
     for name, best in columns.items():
         tested = TESTED_BY.get(name, name)
         mine = []
-        for row in rows:
+        for row in others[name]:
             key = (tested, row.method, best.method)
-            if row is best or math.isnan(row.mean(name)) or key not in asked:
+            if key not in asked:
                 continue
             result = Result(
                 model=table.model,
@@ -155,7 +166,8 @@ def _compare_table(table: Table, rows_of: RowsOf, statistics_of: StatisticsOf) -
 
 def _best(table: Table, name: str) -> Row | None:
     """The row with the best mean, the first of equals; None where nobody is best."""
-    leaders = [row for row in table.rows if table.places(name).get(row.method) == "best"]
+    places = table.places(name)
+    leaders = [row for row in table.rows if places.get(row.method) == "best"]
     sign = 1 if table.better.get(name) else -1
     return max(leaders, key=lambda row: sign * row.mean(name), default=None)
 
@@ -218,16 +230,25 @@ def _statistics(
     found = {}
     for record in row.records:
         mine: dict[str, Statistic | str] = {}
+        asked: dict[str, list[str]] = {}
         for evaluator, metrics in record.metrics.items():
-            wanted = [name for name in names if any(metric.name == name for metric in metrics)]
+            source = composites.rows_of(record) if evaluator == composites.NAME else evaluator
+            asked.setdefault(source, []).extend(name for name in names if any(m.name == name for m in metrics))
+        for evaluator, wanted in asked.items():
             rows = rows_of(record, evaluator) if wanted else None
             if rows is None:
                 continue
-            reference = functools.partial(_reference, table, record, evaluator, rows_of)
+            reference = functools.cache(functools.partial(_reference, table, record, evaluator, rows_of))
             try:
                 mine |= statistics_of(evaluator, rows, protocol=table.protocol, names=wanted, reference=reference)
             except LetheError as error:  # rows that are not of the same questions
                 mine |= dict.fromkeys(wanted, str(error))
+        for metric in record.metrics.get(composites.NAME, ()):
+            statistic = mine.get(metric.name)
+            if isinstance(statistic, Statistic) and not math.isclose(
+                statistic.value(), metric.value, rel_tol=1e-6, abs_tol=1e-9
+            ):
+                mine[metric.name] = "the stored rows give another figure"
         if mine:
             prefix = spec_of(record, "benchmark") if table.targets else ""
             found[spec_of(record, "seed"), spec_of(record, "benchmark")] = {

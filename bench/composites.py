@@ -33,6 +33,11 @@ def with_composites(records: Sequence[Record], originals: Iterable[Record]) -> t
     return tuple(replace(r, metrics={**r.metrics, NAME: found}) if (found := _of(r, before)) else r for r in records)
 
 
+def rows_of(record: Record) -> str:
+    """The evaluator whose rows they are functions of, and the original's; none has rows under their own name."""
+    return next((name for name, of in record.metrics.items() if any(m.name == "model_utility" for m in of)), NAME)
+
+
 def harmonic_mean(values: Sequence[float]) -> float:
     """n / sum(1 / x): 0 as soon as one is 0."""
     return len(values) / math.fsum(1 / value for value in values) if min(values) > 0 else 0.0

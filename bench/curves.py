@@ -7,7 +7,7 @@ unlearned once, in a model of its own.
 The first stage of a chain of targets is called "a>", so that it is not averaged with targets that were forgotten alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +31,11 @@ def curve_rows(tables: Sequence[Table]) -> list[list[object]]:
         names = [STEP.join(requests[: n + 1]) for n in range(len(requests))]
         stages = [by_name.get((table.model, table.protocol, name)) for name in names]
         stages[0] = by_name.get((table.model, table.protocol, names[0] + STEP), stages[0])
+        metrics = _printed(stage for stage in stages if stage is not None)
         for row in table.rows:
             for number, stage in enumerate(stages, start=1):
                 at = next((r for r in stage.rows if r.method == row.method), None) if stage is not None else None
-                for metric in (m for m in HEADINGS if m in table.better):
+                for metric in metrics:
                     value = at.mean(metric) if at is not None else None
                     seeds = len(at.seeds) if at is not None else 0
                     start = [table.model, table.protocol, row.method, table.benchmark, number, requests[number - 1]]
@@ -70,14 +71,21 @@ def batch_rows(tables: Sequence[Table]) -> list[list[object]]:
         if len(points) < 2:
             continue
         batch, largest = points[max(points)]
+        metrics = _printed(table for _, table in points.values())
         for row in largest.rows:
             for size, (name, table) in points.items():
                 at = next((_alone(r, name) for r in table.rows if r.method == row.method), None)
-                for metric in (m for m in HEADINGS if m in largest.better):
+                for metric in metrics:
                     value, ends = (at.mean(metric), at.interval(metric)) if at is not None else (None, (None, None))
                     seeds = len(at.seeds) if at is not None else 0
                     rows.append([model, protocol, row.method, batch, size, name, metric, value, seeds, *ends])
     return rows
+
+
+def _printed(tables: Iterable[Table]) -> list[str]:
+    """The printed metrics that some point has: where every cell of one failed, that point alone has none."""
+    known = {name for table in tables for name in table.better}
+    return [name for name in HEADINGS if name in known]
 
 
 def _alone(row: Row, benchmark: str) -> Row:

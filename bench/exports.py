@@ -9,11 +9,12 @@ from typing import Any
 
 from bench.latex.captions import averaged, commits_of, records_of, restrictions
 from bench.store import Record
-from bench.tables import HEADINGS, Row, Table, last_reference, printed_number
+from bench.tables import HEADINGS, Mark, Row, Table, last_reference, printed_number
 
 FORMAT = 1
 """Of leaderboard.json; raised when a key changes its meaning."""
 _ARROWS = {True: " \u2191", False: " \u2193", None: ""}
+_SIGNS: dict[Mark, str] = {"tied": "\u2020", "untested": "\u2021"}
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
@@ -32,15 +33,20 @@ def _reading(tables: Sequence[Table]) -> str:
     sentences = ["Arrows point to the better side; the best method is bold, the second in italics."]
     if averaged(tables):
         sentences.append("Figures are means over seeds \u00b1 their standard deviation.")
-    if any(methods for table in tables for methods in table.tied.values()):
+    marks = {mark for table in tables for name in table.columns for mark in table.marks(name).values()}
+    if "tied" in marks:
         sentences.append("\u2020 marks what is not significantly different from the best.")
+    if "untested" in marks or any(table.uncompared(name) for table in tables for name in table.columns):
+        sentences.append("\u2021 marks what is not tested against the best.")
     return " ".join(sentences) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
     title = f"{table.title}, model {table.model}, protocol {table.protocol}"
     places = {name: table.places(name) for name in table.columns}
-    heads = ["method", "seeds", *map(_heading, table.columns)]
+    marks = {name: table.marks(name) for name in table.columns}
+    names = (_heading(name) + ("\u2021" if table.uncompared(name) else "") for name in table.columns)
+    heads = ["method", "seeds", *names]
     arrows = ["", "", *(_ARROWS[table.better.get(name)] for name in table.columns)]
     lines = [
         f"## {escape_markdown(title)}",
@@ -50,7 +56,10 @@ def _markdown_table(table: Table) -> str:
     ]
     for row in table.rows:
         count = f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else "")
-        cells = [_markdown_cell(table, row, name, places[name].get(row.method)) for name in table.columns]
+        cells = [
+            _markdown_cell(row, name, places[name].get(row.method), marks[name].get(row.method))
+            for name in table.columns
+        ]
         name = escape_markdown(row.method)
         lines.append(_line([f"*{name}*" if row.reference and name.strip() else name, count, *cells]))
     notes = ["Rows in italics are references."] if last_reference(table) is not None else []
@@ -64,14 +73,13 @@ def _heading(metric: str) -> str:
     return " ".join(HEADINGS[metric]).replace("$", "") if metric in HEADINGS else metric.replace("_", " ")
 
 
-def _markdown_cell(table: Table, row: Row, metric: str, place: str | None) -> str:
+def _markdown_cell(row: Row, metric: str, place: str | None, mark: Mark | None) -> str:
     values = row.values(metric)
     text = printed_number(metric, row.mean(metric))
     if not text:
         return "\u2013"
     text = {"best": f"**{text}**", "second": f"*{text}*"}.get(place or "", text)
-    if row.method in table.tied.get(metric, ()):
-        text += "\u2020"
+    text += _SIGNS[mark] if mark else ""
     return f"{text} \u00b1 {printed_number(metric, statistics.stdev(values))}" if len(values) > 1 else text
 
 
@@ -96,7 +104,8 @@ def leaderboard_json(tables: Sequence[Table]) -> dict[str, Any]:
     """Every figure with its deviation and number of seeds, and the cells that it comes from; what is missing is null.
 
     Holds the commits of the code, so it is the only leaderboard that changes with them. What is printed has also its
-    interval over targets, its place, and whether it is not significantly different from the best.
+    interval over targets, its place, whether it is not significantly different from the best, and whether that was
+    tested.
     """
     return {"format": FORMAT, "leaderboards": [_json_table(table) for table in tables]}
 
@@ -149,4 +158,5 @@ def _json_value(table: Table, row: Row, metric: str) -> dict[str, Any]:
         "interval": None if math.isnan(low) else [low, high],
         "place": table.places(metric).get(row.method),
         "tied": row.method in table.tied.get(metric, ()),
+        "tested": row.method in (table.tested or {}).get(metric, ()),
     }

@@ -34,7 +34,7 @@ from bench.latex.captions import restrictions
 from bench.pareto import tradeoffs
 from bench.samples import GATES, PER_SET, blocks, by_seed, learning_curve, rows_of, train_log, truth_ratios
 from bench.store import Record, write_text
-from bench.tables import HEADINGS, Row, Table, base_label, metrics_of, printed_number, spec_of, tables_of
+from bench.tables import HEADINGS, Mark, Row, Table, base_label, metrics_of, printed_number, spec_of, tables_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = "report.html"
@@ -55,6 +55,8 @@ class Column:
     """"desc" where more is better, else "asc": the side that a click sorts to the top."""
     extra: bool
     """Shown among all metrics only."""
+    uncompared: bool
+    """Nothing of it was tested against its best figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class Cell:
     """The value in full, empty where missing."""
     tip: str
     marks: str
-    """Classes: best, second, tied, extra."""
+    """Classes: best, second, tied, untested, extra."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,18 +209,24 @@ def embedded(value: object) -> Markup:
 
 # --- one table
 
+_MARKS: dict[Mark, str] = {
+    "tied": "not significantly different from the best",
+    "untested": "not tested against the best",
+}
+
 
 def _section(name: str, table: Table, folders: Sequence[Path]) -> Section:
     headline = set(table.columns)
     metrics = list(dict.fromkeys([*table.columns, *table.better]))  # the printed ones first
     places = {metric: table.places(metric) for metric in metrics}
+    marks = {metric: table.marks(metric) for metric in metrics}
     return Section(
         id=name,
         title=f"{table.title} · {table.model} · {table.protocol}",
         facts=_facts(table),
         notes=_notes(table),
         columns=[_column(metric, table, extra=metric not in headline) for metric in metrics],
-        lines=[_line(row, table, places, headline) for row in table.rows],
+        lines=[_line(row, table, places, marks, headline) for row in table.rows],
         figures=_figures(table, folders),
         several=any(len(row.seeds) > 1 for row in table.rows),
     )
@@ -228,15 +236,29 @@ def _column(metric: str, table: Table, *, extra: bool) -> Column:
     better = table.better.get(metric)
     group, label = (part.replace("$", "") for part in HEADINGS.get(metric, ("", metric.replace("_", " "))))
     best = "asc" if better is False else "desc"
-    return Column(name=metric, group=group, label=label, arrow=ARROWS[better], best=best, extra=extra)
+    return Column(
+        name=metric,
+        group=group,
+        label=label,
+        arrow=ARROWS[better],
+        best=best,
+        extra=extra,
+        uncompared=table.uncompared(metric),
+    )
 
 
-def _line(row: Row, table: Table, places: Mapping[str, Mapping[str, str]], headline: Collection[str]) -> Line:
+def _line(
+    row: Row,
+    table: Table,
+    places: Mapping[str, Mapping[str, str]],
+    marked: Mapping[str, Mapping[str, Mark]],
+    headline: Collection[str],
+) -> Line:
     cells = []
     for metric in places:
         values, mean = row.values(metric), row.mean(metric)
-        place, tied = places[metric].get(row.method, ""), row.method in table.tied.get(metric, ())
-        marks = [place, "tied" if tied else "", "" if metric in headline else "extra"]
+        place, mark = places[metric].get(row.method, ""), marked[metric].get(row.method)
+        classes = [place, mark or "", "" if metric in headline else "extra"]
         deviation = statistics.stdev(values) if len(values) > 1 else math.nan
         cells.append(
             Cell(
@@ -252,10 +274,10 @@ def _line(row: Row, table: Table, places: Mapping[str, Mapping[str, str]], headl
                             else _why(metric, row)
                         ),
                         *([f"{place} of the column"] if place else []),
-                        *(["not significantly different from the best"] if tied else []),
+                        *([_MARKS[mark]] if mark else []),
                     ]
                 ),
-                marks=" ".join(filter(None, marks)),
+                marks=" ".join(filter(None, classes)),
             )
         )
     total = len(row.records) + len(row.failed)
@@ -362,6 +384,8 @@ def _notes(table: Table) -> list[str]:
     notes = ["Arrows point to the better side. Best is bold, second underlined."]
     if any(table.tied.values()):
         notes.append("≈ is not significantly different from the best of its column.")
+    if any(table.uncompared(name) or "untested" in table.marks(name).values() for name in table.better):
+        notes.append("‡ is not tested against the best of its column.")
     if any(row.reference for row in table.rows):
         notes.append("Rows above the line are references, out of the contest.")
     if any(len(row.seeds) > 1 for row in table.rows):

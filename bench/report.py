@@ -22,6 +22,7 @@ from bench.summary import has_summary, summary_latex, summary_rows
 from bench.tables import (
     HEADLINE,
     HEADLINE_FORMS,
+    Mark,
     Row,
     Table,
     headline_first,
@@ -189,8 +190,11 @@ class Summary:
             for line in _view(table, options.max_width):
                 line.no_wrap, line.overflow = True, "ignore"
                 yield line
-            if any(table.tied.get(name) for name in table.columns):
-                yield Text(f"{_TIED} not significantly different from the best of its column", style="dim")
+            marks = {mark for name in table.columns for mark in table.marks(name).values()}
+            if "tied" in marks:
+                yield Text(f"{_SIGNS['tied']} not significantly different from the best of its column", style="dim")
+            if "untested" in marks or any(map(table.uncompared, table.columns)):
+                yield Text(f"{_SIGNS['untested']} not tested against the best of its column", style="dim")
             yield Text()
 
 
@@ -199,7 +203,8 @@ def _view(table: Table, width: int) -> "Iterator[Text]":
     from rich.text import Text
 
     counted = any(len(row.records) + len(row.failed) != 1 for row in table.rows)
-    heads = [_short(name) for name in (*(["runs"] if counted else []), *table.columns, "train_seconds")]
+    names = [_short(name) + (_SIGNS["untested"] if table.uncompared(name) else "") for name in table.columns]
+    heads = [*(["runs"] if counted else []), *names, _short("train_seconds")]
     rows = [(row, _figures(table, row, counted)) for row in table.rows]
     widths = [
         max(map(len, [*head.split("\n"), *(str(cells[at]) for _, cells in rows if at < len(cells))]))
@@ -239,14 +244,15 @@ def _figures(table: Table, row: Row, counted: bool) -> "list[Text]":
     for name in table.columns:
         style = {"best": "bold", "second": "underline", None: ""}[table.places(name).get(row.method)]
         cell = Text(printed_number(name, row.mean(name)) or "-", style=style)
-        if tied := table.tied.get(name):
-            cell.append(_TIED if row.method in tied else " ", style="not bold not underline")
+        if marks := table.marks(name):
+            mark = marks.get(row.method)
+            cell.append(_SIGNS[mark] if mark else " ", style="not bold not underline")
         cells.append(cell)
     seconds = row.measured("train_seconds")
     return [*cells, Text("-" if math.isnan(seconds) else f"{seconds:.1f}")]
 
 
-_TIED = "\u2020"
+_SIGNS: dict[Mark, str] = {"tied": "\u2020", "untested": "\u2021"}
 
 _SHORTER = {
     "forget_ks_d": "KS D",

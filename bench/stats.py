@@ -19,10 +19,11 @@ Every draw comes from a fixed seed, the group's name and its size: the same valu
 is compared beside them.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ def compare(pairs: Sequence[tuple[Sequence[Statistic], Sequence[Statistic]]], *,
     drawn: list[list[Array]] = [[] for _ in ready]
     extreme = [0] * len(ready)
     for chunk in range(RESAMPLES // CHUNK):
-        weights, signs = _Drawn(seed, chunk, _drawn), _Drawn(seed, chunk, _flips)
+        weights, signs = (_Draws(functools.partial(make, seed, chunk=chunk)) for make in (_drawn, _flips))
         for at, pair in enumerate(ready):
             if chunk * CHUNK < pair.resamples:
                 drawn[at].append(pair.drawn(weights))
@@ -172,19 +173,38 @@ def _flips(seed: int, group: str, size: int, draws: int = CHUNK, chunk: int = 0)
     return _rng(seed, "swapped", group, size, chunk).integers(2, size=(draws, size)).astype(float)
 
 
-@dataclass
-class _Drawn:
-    """The draws of one chunk, each made when first asked for."""
+class _Values:
+    """What some examples of a group have: at `places` among its `size` examples, at all of them where that is None."""
 
-    seed: int
-    chunk: int
-    make: Callable[..., Array]
-    made: dict[tuple[str, int], Array] = field(default_factory=dict)
+    def __init__(self, group: str, size: int, places: NDArray[np.intp] | None, values: Array) -> None:
+        self.group, self.size, self.places, self.values = group, size, places, values
+        self.key = group, size, b"" if places is None else places.tobytes(), values.tobytes()
+
+
+class _Draws:
+    """The draws of one chunk and the sums that they give, each made when first asked for.
+
+    The same answers enter many comparisons: those of the best method all of its column, those of every method the
+    composites beside the column itself. One product a vector, not one matrix of all: its last digits would depend on
+    what stands beside it.
+    """
+
+    def __init__(self, make: Callable[[str, int], Array]) -> None:
+        self.make = make
+        self.made: dict[tuple[str, int], Array] = {}
+        self.sums: dict[tuple[object, ...], Array] = {}
 
     def __call__(self, group: str, size: int) -> Array:
         if (group, size) not in self.made:
-            self.made[group, size] = self.make(self.seed, group, size, CHUNK, self.chunk)
+            self.made[group, size] = self.make(group, size)
         return self.made[group, size]
+
+    def sum(self, of: _Values) -> Array:
+        """(draws,): the sum of the values, each as often as it was drawn."""
+        if of.key not in self.sums:
+            drawn = self(of.group, of.size)
+            self.sums[of.key] = (drawn if of.places is None else drawn[:, of.places]) @ of.values
+        return self.sums[of.key]
 
 
 def _percentiles(values: Array) -> Interval:
@@ -238,9 +258,11 @@ class _Both:
 
     def __init__(self, mine: Part, theirs: Part, names: Sequence[str], place: Mapping[str, int]) -> None:
         self.group, self.size = mine.group, len(place)
-        self.places = np.array([place[name] for name in names], int)
-        self.whole = len(names) == len(place)
+        self.places = None if len(names) == len(place) else np.array([place[name] for name in names], int)
         self.a, self.b = (np.array([part.values[name] for name in names], float) for part in (mine, theirs))
+        self.one, self.other, self.count = (
+            _Values(self.group, self.size, self.places, values) for values in (self.a, self.b, np.ones(len(names)))
+        )
         self.distance: tuple[_Distance, _Distance] | None = None
         if mine.against is not None and theirs.against is not None:
             a, b = (np.fromiter(part.against.values(), float) for part in (mine, theirs) if part.against is not None)
@@ -253,25 +275,25 @@ class _Both:
             self.usable = bool(np.isfinite(np.concatenate([self.a, self.b])).all())
 
     def _mine(self, weights: Array) -> Array:
-        return weights if self.whole else weights[:, self.places]
+        return weights if self.places is None else weights[:, self.places]
 
-    def drawn(self, draws: Callable[[str, int], Array]) -> tuple[Array, Array]:
+    def drawn(self, draws: _Draws) -> tuple[Array, Array]:
         """The part of both models, for samples drawn with replacement."""
-        weights = self._mine(draws(self.group, self.size))
         if self.distance is not None:
+            weights = self._mine(draws(self.group, self.size))
             against = [draws(f"{self.group}/against", size) for size in self.others]
             return self.distance[0](weights, against[0]), self.distance[1](weights, against[1])
-        total = weights.sum(axis=1)
-        return weights @ self.a / total, weights @ self.b / total
+        total = draws.sum(self.count)
+        return draws.sum(self.one) / total, draws.sum(self.other) / total
 
-    def swapped(self, signs: Array) -> tuple[Array, Array]:
+    def swapped(self, draws: _Draws) -> tuple[Array, Array]:
         """The part of both models, some answers swapped."""
-        signs = self._mine(signs)
         if self.distance is not None:
+            signs = self._mine(draws(self.group, self.size))
             a, b = (np.ones((len(signs), size)) for size in self.others)
             kept = np.concatenate([1 - signs, signs], axis=1)
             return self.pooled[0](kept, a), self.pooled[1](1 - kept, b)
-        moved = signs @ (self.b - self.a)
+        moved = draws.sum(self.other) - draws.sum(self.one)
         return (self.a.sum() + moved) / len(self.a), (self.b.sum() - moved) / len(self.b)
 
 
@@ -280,7 +302,7 @@ class _Pair:
 
     def __init__(self, mine: Sequence[Statistic], theirs: Sequence[Statistic]) -> None:
         common = [
-            [(p, q, [name for name in p.values if name in q.values]) for p, q in zip(a.parts, b.parts, strict=True)]
+            [(p, q, sorted(p.values.keys() & q.values.keys())) for p, q in zip(a.parts, b.parts, strict=True)]
             for a, b in zip(mine, theirs, strict=True)
         ]
         members: dict[str, set[str]] = {}
@@ -298,7 +320,8 @@ class _Pair:
         self.resamples = (DISTANCE_RESAMPLES if self.distant else RESAMPLES) if usable else 0
         self.observed = math.nan
         if usable:
-            self.observed = float(self._differences(lambda part: part.swapped(np.zeros((1, part.size))))[0])
+            nobody = _Draws(lambda group, size: np.zeros((1, size)))
+            self.observed = float(self._differences(lambda part: part.swapped(nobody))[0])
             if not math.isfinite(self.observed):
                 self.resamples = 0
 
@@ -310,16 +333,17 @@ class _Pair:
                 total = total + combine(*(a for a, _ in both)) - combine(*(b for _, b in both))
             return np.asarray(total) / len(self.cells)
 
-    def drawn(self, draws: Callable[[str, int], Array]) -> Array:
+    def drawn(self, draws: _Draws) -> Array:
         return self._differences(lambda part: part.drawn(draws))
 
-    def extreme(self, signs: Callable[[str, int], Array]) -> int:
+    def extreme(self, signs: _Draws) -> int:
         """Swaps that give at least the observed difference; one that gives none counts as such."""
-        differences = np.abs(self._differences(lambda part: part.swapped(signs(part.group, part.size))))
+        differences = np.abs(self._differences(lambda part: part.swapped(signs)))
         return int(np.sum(~(differences < abs(self.observed) - SAME * (1 + abs(self.observed)))))
 
     def exact(self) -> float:
         """The share over all 2^n swaps."""
         signs = (np.arange(2**self.n)[:, None] >> np.arange(self.n) & 1).astype(float)
         starts = dict(zip(self.places, np.cumsum([0, *map(len, self.places.values())]), strict=False))
-        return self.extreme(lambda group, size: signs[:, starts[group] : starts[group] + size]) / len(signs)
+        draws = _Draws(lambda group, size: signs[:, starts[group] : starts[group] + size])
+        return self.extreme(draws) / len(signs)

@@ -65,6 +65,7 @@ HEADLINE_FORMS = {
 HEADINGS = {**HEADLINE, **HEADLINE_CHOICES, **HEADLINE_FORMS}
 
 MAX_COLUMNS = 8
+Mark = Literal["tied", "untested"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,8 @@ class Table:
     """The benchmarks over which every row is averaged, in a table of several."""
     tied: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By metric, the methods that are not significantly different from the best of the column, without that one."""
+    tested: Mapping[str, frozenset[str]] | None = None
+    """By metric, the methods that a test compared with the best; None where no comparison was asked for."""
 
     @property
     def title(self) -> str:
@@ -190,6 +193,30 @@ class Table:
             places |= {m: "second" for m, text in printed.items() if text == in_order[1]}
         return places
 
+    def marks(self, metric: str) -> dict[str, Mark]:
+        """What is to be told beside figures that are not the best, by method: "tied", or "untested".
+
+        One that was found worse than the best has none, and so has all of a column of which nothing was tested: the
+        mark stands at its heading then (`uncompared`).
+        """
+        others, tested = self._others(metric)
+        unknown = others - tested if tested else frozenset()
+        return {**dict.fromkeys(self.tied.get(metric, ()), "tied"), **dict.fromkeys(unknown, "untested")}
+
+    def uncompared(self, metric: str) -> bool:
+        """Whether a column has a best figure and no test of any other."""
+        others, tested = self._others(metric)
+        return bool(others) and not tested
+
+    def _others(self, metric: str) -> tuple[frozenset[str], frozenset[str]]:
+        """The methods of a column that somebody is better than, and those of them that were tested."""
+        if self.tested is None:
+            return frozenset(), frozenset()
+        places = self.places(metric)
+        rows = [row for row in self.rows if places and not row.reference and places.get(row.method) != "best"]
+        others = frozenset(row.method for row in rows if not math.isnan(row.mean(metric)))
+        return others, others & self.tested.get(metric, frozenset())
+
 
 def tables_of(
     records: Sequence[Record], methods: Sequence[str], *, significance: "Significance | None" = None
@@ -228,8 +255,10 @@ def tables_of(
                     targets=targets,
                 )
             )
-        tied = significance.tied(table) if significance is not None else {}
-        tables.append(replace(table, rows=tuple(members), better=_better(members), tied=tied))
+        table = replace(table, rows=tuple(members), better=_better(members))
+        if significance is not None:
+            table = replace(table, tied=significance.tied(table), tested=significance.tested(table))
+        tables.append(table)
     return tables
 
 

@@ -48,10 +48,11 @@ def statistics_of(
 
 
 def harmonic(*parts: Array) -> Array:
-    """The harmonic mean of each draw: 0 as soon as one part is 0."""
+    """The harmonic mean of each draw: 0 as soon as one part is 0, NaN where one does not exist."""
     stacked = np.stack(parts)
     with np.errstate(divide="ignore"):
-        return np.where((stacked > 0).all(axis=0), len(parts) / (1 / stacked).sum(axis=0), 0.0)
+        found = np.where((stacked > 0).all(axis=0), len(parts) / (1 / stacked).sum(axis=0), 0.0)
+    return np.where(np.isnan(stacked).any(axis=0), np.nan, found)
 
 
 def _part(group: str, rows: Sequence[Row], title: str, fields: Sequence[str], formula: Callable[..., float]) -> Part:
@@ -76,9 +77,21 @@ def _of_tofu(rows: Sequence[Row], protocol: str, reference: Reference) -> dict[s
     sets = by_set(rows)
     means = {mean.name: mean for mean in tofu.means_of(eps)}
 
-    def parts(names: Sequence[str]) -> tuple[Part, ...]:
-        asked = [means[name] for name in names]
-        return tuple(_part(m.set, sets.get(m.set, ()), m.set, m.fields, m.formula) for m in asked)
+    @functools.cache
+    def part(name: str, role: str = "") -> Part:
+        mean = means[name]
+        asked = before() if role else sets
+        return _part(mean.set, asked.get(mean.set, ()), mean.set, mean.fields, mean.formula)
+
+    @functools.cache
+    def before() -> Mapping[str, Sequence[Row]]:
+        theirs = reference("original")
+        if theirs is None:
+            raise MissingValues("no rows of the original model to compare with")
+        return by_set(theirs)
+
+    def parts(names: Sequence[str], role: str = "") -> tuple[Part, ...]:
+        return tuple(part(name, role) for name in names)
 
     def distance() -> Statistic:
         theirs = reference("retrained")
@@ -94,14 +107,34 @@ def _of_tofu(rows: Sequence[Row], protocol: str, reference: Reference) -> dict[s
 
         return Statistic((Part("forget", values(forget), values(same)),))
 
+    useful = (*tofu.UTILITY, tofu.FLUENCY)
+
+    def both() -> tuple[Part, ...]:
+        return (*parts(useful), *parts(useful, "original"))
+
     found: dict[str, Found] = {name: lambda name=name: Statistic(parts([name])) for name in means}
     return found | {
         "forget_ks_d": distance,
         "model_utility": lambda: Statistic(parts(tofu.UTILITY), harmonic),
-        "memorization_score": lambda: Statistic(
-            parts(tofu.MEMORIZED), lambda *shares: harmonic(*(1 - share for share in shares))
-        ),
+        "memorization_score": lambda: Statistic(parts(tofu.MEMORIZED), _not_memorized),
+        "utility_score": lambda: Statistic(both(), _useful),
+        "overall_score": lambda: Statistic((*parts(tofu.MEMORIZED), *both()), _overall),
     }
+
+
+def _not_memorized(*shares: Array) -> Array:
+    return harmonic(*(1 - share for share in shares))
+
+
+def _useful(*means: Array) -> Array:
+    """`utility_score` of `bench/composites.py`: the parts of utility and fluency, of the model and of the original."""
+    (*now, fluent), (*before, was_fluent) = means[: len(means) // 2], means[len(means) // 2 :]
+    return harmonic(_share_kept(harmonic(*before), harmonic(*now)), _share_kept(was_fluent, fluent))
+
+
+def _overall(*means: Array) -> Array:
+    count = len(tofu.MEMORIZED)
+    return harmonic(_not_memorized(*means[:count]), _useful(*means[count:]))
 
 
 # --- multiple choice

@@ -8,6 +8,9 @@ from bench.tables import Table, natural, spec_of
 
 DAGGER = r"$^{\dagger}$"
 """What marks a figure that is not significantly different from the best of its column."""
+UNTESTED = r"$^{\ddagger}$"
+"""What marks a figure that no test compared with the best, and a column without any test."""
+SIGNS = {"tied": DAGGER, "untested": UNTESTED}
 _TINY_MODEL = "mini"
 
 
@@ -66,6 +69,10 @@ def reading(tables: Sequence[Table], metrics: Iterable[str]) -> list[str]:
     sentences = ["Arrows point to the better side; the best method is bold, the second underlined."]
     if any(methods for table in tables for metric, methods in table.tied.items() if metric in metrics):
         sentences.append(f"{DAGGER} marks what is not significantly different from the best.")
+    if any(
+        table.uncompared(metric) or "untested" in table.marks(metric).values() for table in tables for metric in metrics
+    ):
+        sentences.append(f"{UNTESTED} marks what is not tested against the best.")
     if any(row.reference for table in tables for row in table.rows):
         sentences.append("The rows above the inner rule are references.")
     if "forget_quality" in metrics:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from bench.latex.captions import slugs
 from bench.latex.escape import escape_latex, slug
 from bench.latex.plain import split_name
+from bench.summary import COLUMNS, has_summary
 from bench.tables import HEADINGS, REFERENCES, Row, Table, base_label
 
 SETS = {"forget": "Forget", "retain": "Retain", "real_authors": "Real authors", "world_facts": "World facts"}
@@ -117,6 +118,15 @@ def sections(tables: Sequence[Table]) -> list[Section]:
         layouts = (headline(table, name), question_sets(table, name), scores(table, name))
         found.append(Section(table=table, slug=name, layouts=tuple(layout for layout in layouts if layout is not None)))
     return found
+
+
+def printed(table: Table) -> list[str]:
+    """The metrics that any table shows of a leaderboard, its own columns first."""
+    layouts = (headline(table, ""), question_sets(table, ""), scores(table, ""))
+    columns = [column for layout in layouts if layout is not None for column in layout.columns]
+    columns += [*_columns(table, TOPICS), *brief(table)]
+    summary = [metric for metric in COLUMNS.values() if metric in table.better] if has_summary(table) else []
+    return list(dict.fromkeys([*table.columns, *(column.metric for column in columns), *summary]))
 
 
 def headline(table: Table, name: str) -> Layout:

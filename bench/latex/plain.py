@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.latex.captions import DAGGER, averaged, failures, reading, seeds_of, slugs, targets_of, warning
+from bench.latex.captions import SIGNS, UNTESTED, averaged, failures, reading, seeds_of, slugs, targets_of, warning
 from bench.latex.escape import breakable, escape_latex
 from bench.tables import HEADINGS, Table, last_reference, printed_number
 
@@ -22,13 +22,14 @@ def _tex_table(table: Table, label: str) -> str:
     columns = table.columns
     longest = max(len(row.method) for row in table.rows)
     places = {name: table.places(name) for name in columns}
+    marks = {name: table.marks(name) for name in columns}
     body = []
     for row in table.rows:
         method = escape_latex(row.method)
         cells = [method if len(row.method) <= _LONG_LABEL else r"\raggedright\hangindent=1em " + breakable(method)]
         for name in columns:
-            tied = row.method in table.tied.get(name, ())
-            cells.append(_tex_cell(printed_number(name, row.mean(name)), places[name].get(row.method), tied=tied))
+            sign = SIGNS.get(marks[name].get(row.method, ""), "")
+            cells.append(_tex_cell(printed_number(name, row.mean(name)), places[name].get(row.method), sign))
         body.append(" & ".join(cells) + r" \\")
         if row is last_reference(table):
             body.append(r"\midrule")
@@ -69,10 +70,11 @@ def _tex_heading(table: Table, columns: Sequence[str]) -> list[str]:
             upper.append(heads[start][0])
         start = end + 1
     arrows = {True: r"$\uparrow$", False: r"$\downarrow$", None: ""}
+    signs = {name: UNTESTED if table.uncompared(name) else "" for name in columns}
     return [
         " & ".join(["", *upper]) + r" \\",
         *([" ".join(rules)] if rules else []),
-        " & ".join(["Method", *(head[1] for head in heads)]) + r" \\",
+        " & ".join(["Method", *(head[1] + signs[name] for head, name in zip(heads, columns, strict=True))]) + r" \\",
         " & ".join(["", *(arrows[table.better.get(name)] for name in columns)]) + r" \\",
     ]
 
@@ -93,7 +95,7 @@ def _caption(table: Table) -> str:
         [
             f"Unlearning {breakable(escape_latex(table.benchmark))}: model {breakable(escape_latex(table.model))}, "
             f"protocol {escape_latex(table.protocol)}, {seed}.",
-            *reading([table], table.better),
+            *reading([table], table.columns),
             *failures([table]),
             *warning([table]),
         ]
@@ -109,11 +111,11 @@ def number_latex(number: str) -> str:
     return text.replace("inf", r"\infty")
 
 
-def _tex_cell(number: str, place: Literal["best", "second"] | None, *, tied: bool) -> str:
+def _tex_cell(number: str, place: Literal["best", "second"] | None, sign: str) -> str:
     if not number:
         return "--"
     text = number_latex(number)
     if place == "best":
         return rf"{{\boldmath${text}$}}"
     cell = rf"\underline{{${text}$}}" if place == "second" else f"${text}$"
-    return rf"{cell}\rlap{{{DAGGER}}}" if tied else cell
+    return rf"{cell}\rlap{{{sign}}}" if sign else cell

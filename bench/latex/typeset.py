@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.latex.captions import (
-    DAGGER,
+    SIGNS,
+    UNTESTED,
     averaged,
     code_of,
     failures,
@@ -70,11 +71,14 @@ class _Figures:
         numbers = {method: _number(column.metric, row.mean(column.metric)) for method, row in rows.items()}
         self.format = _Format(numbers.values())
         places = column.table.places(column.metric)
-        tied = column.table.tied.get(column.metric, frozenset())
-        self.cells = {m: self.format.cell(number, places.get(m), tied=m in tied) for m, number in numbers.items()}
+        marks = column.table.marks(column.metric)
+        self.cells = {
+            m: self.format.cell(number, places.get(m), SIGNS.get(marks.get(m, ""), "")) for m, number in numbers.items()
+        }
+        self.heading = column.heading + (UNTESTED if column.table.uncompared(column.metric) else "")
         texts = [text.replace(r"$\pm$", "+") for lines in self.small.values() for text in lines]
         small = max((len(text) * _SMALL_CHAR for text in texts), default=0.0)
-        self.width = max(self.format.width, small, _shown_width(column.heading)) + _GAP
+        self.width = max(self.format.width, small, _shown_width(self.heading)) + _GAP
         """An estimate in points, with the gap to the next."""
 
 
@@ -167,7 +171,7 @@ def _heading(groups: Sequence[_Prepared]) -> list[str]:
     return [
         " & ".join(["", *titles]) + r" \\",
         *([" ".join(rules)] if rules else []),
-        " & ".join(["Method", *(f"{{{column.heading}}}" for column in columns)]) + r" \\",
+        " & ".join(["Method", *(f"{{{figures.heading}}}" for group in groups for figures in group.columns)]) + r" \\",
         " & ".join(["", *(arrows[column.table.better.get(column.metric)] for column in columns)]) + r" \\",
     ]
 
@@ -237,7 +241,7 @@ class _Format:
         """For siunitx: 1.3, -1.3, 1.1e-2."""
         self.width = (len(sign) + whole + decimals + 0.5) * _CHAR + (_EXPONENT + exponent * _SMALL_CHAR) * bool(tail)
 
-    def cell(self, number: str, place: str | None, *, tied: bool) -> str:
+    def cell(self, number: str, place: str | None, sign: str) -> str:
         if not number:
             return "{--}"
         if "inf" in number:
@@ -246,5 +250,5 @@ class _Format:
             return rf"\bfseries {number}"
         if place == "second":
             underlined = rf"\underline{{\tablenum[table-format={self.text}]{{{number}}}}}"
-            return rf"{{{underlined}\rlap{{{DAGGER}}}}}" if tied else f"{{{underlined}}}"
-        return rf"{number}{{\rlap{{{DAGGER}}}}}" if tied else number
+            return rf"{{{underlined}\rlap{{{sign}}}}}" if sign else f"{{{underlined}}}"
+        return rf"{number}{{\rlap{{{sign}}}}}" if sign else number

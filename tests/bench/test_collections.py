@@ -210,6 +210,19 @@ def test_nested_batches_become_a_curve_that_begins_with_their_first_target_alone
 
 
 @pytest.mark.parametrize(
+    ("name", "stages"), [("batches.csv", (ANN, "ort/1-2", "ort/1-4")), ("curves.csv", (f"{ANN}>", f"{ANN}>{BEN}"))]
+)
+def test_a_curve_whose_last_point_failed_for_everyone_keeps_the_points_before(
+    name: str, stages: tuple[str, ...], tmp_path: Path
+) -> None:
+    whole = [record(method, stage, form_gap=0.1) for stage in stages[:-1] for method in ("npo", "rocr")]
+    write_reports([*whole, *(record(method, stages[-1], fail=True) for method in ("npo", "rocr"))], tmp_path)
+    found = [(row["method"], row["metric"], row["value"], row["seeds"]) for row in read(tmp_path / name)]
+    points = [("0.1", "1")] * (len(stages) - 1) + [("", "0")]
+    assert found == [(method, "form_gap", *point) for method in ("npo", "rocr") for point in points]
+
+
+@pytest.mark.parametrize(
     "names",
     [
         (ANN, BEN),  # each alone

@@ -12,6 +12,9 @@ import pytest
 from rich.console import Console
 
 from bench.compare import Significance, compare_with_best
+from bench.html import write_html
+from bench.latex.layouts import headline, printed, sections
+from bench.latex.typeset import typeset
 from bench.records import Metric
 from bench.report import summary_table, write_reports
 from bench.stats import Part, Statistic, holm
@@ -111,6 +114,52 @@ def test_tables_and_files_show_what_is_tied(tmp_path: Path) -> None:
     output = io.StringIO()
     Console(file=output, width=100).print(summary_table(records))
     assert "†" not in output.getvalue()
+
+
+def test_every_column_that_the_paper_prints_is_tested_and_no_other(tmp_path: Path) -> None:
+    names = ["model_utility", "world_facts_probability", "forget_rouge_l_recall", "memorization_score", "other"]
+    records = []
+    for place, method in enumerate(("ga", "npo", "gd")):
+        draw = random.Random(place)
+        rows = [{"id": f"e{i}", **{name: place / 4 + 0.2 * draw.random() for name in names}} for i in range(20)]
+        records.append(add(tmp_path, method, rows))
+    found = compare_with_best(records, [tmp_path], statistics_of)
+    (table,) = tables_of(records, [], significance=found)
+    shown = {column.metric for section in sections([table]) for of in section.layouts for column in of.columns}
+    assert shown == set(printed(table)) == {*names[:4], "utility_score", "overall_score"}
+    assert {result.metric for result in found.results} == set(names[:4])  # of the other two there are no figures
+    assert not any(map(table.uncompared, shown))
+
+
+def test_what_is_not_tested_is_marked_wherever_it_is_printed(tmp_path: Path) -> None:
+    records = [
+        add(tmp_path, "npo", rows_of(0.9), forget_quality=0.9),  # of forget quality there are no rows
+        add(tmp_path, "ga", rows_of(0.2), forget_quality=0.5),
+        add(tmp_path, "gd", None, model_utility=0.3, forget_quality=0.4),
+    ]
+    found = compare_with_best(records, [tmp_path], statistics_of)
+    (table,) = tables_of(records, [], significance=found)
+    assert (table.marks("model_utility"), table.uncompared("model_utility")) == ({"gd": "untested"}, False)
+    assert (table.marks("forget_quality"), table.uncompared("forget_quality")) == ({}, True)
+    write_reports(records, tmp_path, significance=found)
+    latex = (tmp_path / "leaderboard.tex").read_text()
+    assert r"\underline{$0.300$}\rlap{$^{\ddagger}$}" in latex
+    assert r"quality$^{\ddagger}$ & utility" in latex and latex.count("ddagger") == 3
+    assert r"$^{\ddagger}$ marks what is not tested against the best." in latex
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "Forget quality\u2021" in text and "*0.300*\u2021" in text
+    assert "\u2021 marks what is not tested against the best." in text
+    (paper,) = [typeset(layout) for section in sections([table]) for layout in section.layouts]
+    assert r"{quality$^{\ddagger}$}" in paper and paper.count("ddagger") == 3
+    page = write_html(records, [tmp_path], tmp_path, tables=[table]).read_text()
+    assert "quality\u2021" in page and 'class="second untested"' in page
+    assert "\u2021 is not tested against the best of its column." in page
+    output = io.StringIO()
+    Console(file=output, width=100).print(summary_table(records, significance=found))
+    assert "quality\u2021" in output.getvalue() and "0.300\u2021" in output.getvalue()
+    assert "\u2021 not tested against the best of its column" in output.getvalue()
+    for text in (typeset(headline(tables_of(records, [])[0], "x")), "".join(map(str, tables_of(records, [])))):
+        assert "ddagger" not in text  # where nobody asked for comparisons
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:

@@ -328,7 +328,13 @@ def test_json_holds_every_figure_exactly_with_its_cells_and_null_where_missing(t
         ("a&b_%$-tofu-forget10-s1", 1, "c" * 40),
     ]
     quality = {"mean": 0.1 + 0.2, "sd": 0.0, "n": 2, "by_seed": {"0": 0.1 + 0.2, "1": 0.1 + 0.2}}
-    assert row["values"]["forget_quality"] == {**quality, "interval": None, "place": None, "tied": False}
+    assert row["values"]["forget_quality"] == {
+        **quality,
+        "interval": None,
+        "place": None,
+        "tied": False,
+        "tested": False,
+    }
     assert (row["values"]["forget_ks_d"]["mean"], row["values"]["forget_ks_d"]["n"]) == (None, 0)
     assert failed["cells"] == [] and failed["failed"][0]["id"] == "ga-tofu-forget10-s0"
     assert failed["values"]["forget_quality"]["mean"] is None

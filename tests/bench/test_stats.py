@@ -217,6 +217,26 @@ def test_what_is_compared_beside_it_changes_nothing() -> None:
     assert compare([([a], [b])], seed=1)[0].low != compare([([a], [b])])[0].low
 
 
+def test_the_order_of_the_examples_changes_nothing() -> None:
+    draw = np.random.default_rng(7)
+    mine, theirs = ({f"row {i}": float(draw.random()) for i in range(20)} for _ in "ab")
+    most = {name: float(draw.random()) for name in list(mine)[1:]}  # a part of the same group, without one example
+
+    def turned(values: dict[str, float]) -> dict[str, float]:
+        return dict(reversed(values.items()))
+
+    def both(first: dict[str, float], second: dict[str, float]) -> Statistic:
+        return Statistic((Part("rows", first), Part("rows", second)), lambda a, b: a * b)
+
+    pairs = [
+        ([both(mine, most)], [both(theirs, most)]),
+        ([both(turned(mine), most)], [both(theirs, turned(most))]),
+        ([both(mine, turned(most))], [both(turned(theirs), most)]),
+    ]
+    found = compare(pairs)
+    assert found == [found[0]] * 3
+
+
 def test_distances_of_two_models_from_a_third() -> None:
     rng = np.random.default_rng(2)
     gold = rng.normal(size=60)

@@ -4,15 +4,20 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.compare import compare_with_best
+from bench.composites import with_composites
 from bench.records import Metric
 from bench.stats import Statistic, compare
+from bench.store import Record, write_jsonl
+from bench.tables import tables_of
 from evaluators.forms import FormsEvaluator
 from evaluators.mmlu import MmluEvaluator
-from evaluators.per_example import statistics_of
+from evaluators.per_example import harmonic, statistics_of
 from evaluators.rows import Row
 from evaluators.rwku_utility import UtilityEvaluator
 from evaluators.tofu import TofuEvaluator
@@ -70,6 +75,54 @@ def test_every_mean_and_composite_of_tofu_is_the_metric(protocol: str) -> None:
     agrees(found, metrics)
     without = {"forget_quality", "forget_quality_arithmetic", "model_utility_arithmetic"}
     assert set(names) - set(found) == without | {"forget_ks_d_low", "forget_ks_d_high"}
+
+
+def stored(out: Path, method: str, rows: Sequence[Row]) -> Record:
+    """A record of these rows, which are stored too."""
+    spec = {"model": "mini", "method": method, "benchmark": "tofu/forget10", "seed": 0, "protocol": "strict"}
+    write_jsonl(out / "runs" / method / "samples" / "tofu.jsonl", rows)
+    return Record(cell_id=method, spec=spec, metrics={"tofu": TofuEvaluator().summarize(rows)})
+
+
+def test_composites_of_two_models_are_those_of_the_records(tmp_path: Path) -> None:
+    rows, original = tofu_rows(0, shift=1.0), tofu_rows(1)
+    first, mine = with_composites(
+        [stored(tmp_path, "original", original), stored(tmp_path, "npo", rows)],
+        [stored(tmp_path, "original", original)],
+    )
+    names = ["utility_score", "overall_score"]
+    for role_rows, record in ((rows, mine), (original, first)):
+        found = known("tofu", role_rows, names, reference=lambda role: {"original": original}[role])
+        assert list(found) == names
+        agrees(found, record.metrics["composites"])
+    assert known("tofu", rows, names) == dict.fromkeys(names, "no rows of the original model to compare with")
+
+
+def test_composites_are_tested_by_the_rows_of_both_models_and_only_where_those_give_the_figure(tmp_path: Path) -> None:
+    by_method = {"original": tofu_rows(1), "npo": tofu_rows(1, shift=0.5)}
+    by_method["ga"] = [row | {"fluency": 0.05} if "fluency" in row else row for row in tofu_rows(1)]
+    records = [stored(tmp_path, method, rows) for method, rows in by_method.items()]
+    found = {(r.metric, r.method): r for r in compare_with_best(records, [tmp_path], statistics_of).results}
+    low = found["utility_score", "ga"]
+    assert (low.best, low.tied, low.reason) == ("npo", False, "")
+    (table,) = tables_of(records, [])
+    scores = {row.method: row.mean("utility_score") for row in table.rows}
+    assert low.difference == pytest.approx(scores["ga"] - scores["npo"])
+    assert low.low < low.difference < low.high
+    assert ("overall_score", "ga") in found or ("overall_score", "npo") in found
+    write_jsonl(tmp_path / "runs" / "original" / "samples" / "tofu.jsonl", tofu_rows(5))  # of another original
+    found = {(r.metric, r.method): r for r in compare_with_best(records, [tmp_path], statistics_of).results}
+    assert (found["utility_score", "ga"].reason, found["utility_score", "ga"].tied) == (
+        "the stored rows give another figure",
+        None,
+    )
+
+
+def test_a_share_of_an_original_that_has_none_does_not_exist() -> None:
+    nan = math.nan
+    found = harmonic(np.array([0.5, 0.0, nan, nan]), np.array([0.25, 0.3, 0.3, 0.0]))
+    # 2 / (1 / 0.5 + 1 / 0.25) = 1 / 3
+    assert found.tolist() == pytest.approx([1 / 3, 0.0, nan, nan], nan_ok=True)
 
 
 def test_the_distance_is_that_from_the_rows_of_the_same_questions() -> None:
