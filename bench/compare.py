@@ -9,6 +9,8 @@ Tested is every column that some table prints (`bench.latex.layouts.printed`), s
 taken for worse unseen; what has no test is marked as such. A cell whose rows are not there (a report without samples)
 is compared with nothing; a figure that some row lacks is told with the reason. Composites of two models are functions
 of the rows of both (`bench/composites.py`); where those do not give the figure that is printed, they are not compared.
+
+Of 26 methods, the 23 columns of TOFU take about ten seconds a seed on one core, the 15 of ten targets twelve seconds.
 """
 
 import functools

@@ -245,7 +245,7 @@ class _Format:
         if not number:
             return "{--}"
         if "inf" in number:
-            return f"{{${number_latex(number)}$}}"
+            return f"{{${number_latex(number)}$" + (rf"\rlap{{{sign}}}" if sign else "") + "}"
         if place == "best":
             return rf"\bfseries {number}"
         if place == "second":

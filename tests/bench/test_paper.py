@@ -143,6 +143,23 @@ def test_what_is_not_told_apart_from_the_best_has_a_dagger() -> None:
     assert "significant" not in one_column(0.1, 0.2)
 
 
+def test_what_no_test_compares_has_a_double_dagger_and_of_a_whole_column_its_heading() -> None:
+    records = [
+        cell(n, [Metric(name=m, value=v, higher_is_better=True) for m in ("model_utility", "retain_probability")])
+        for n, v in zip("abcd", (1, math.inf, 3, 2), strict=True)
+    ]
+    records[1] = cell("b", [Metric(name="model_utility", value=-math.inf, higher_is_better=True)])
+    text = typeset(headline(replace(table_of(records), tested={"model_utility": frozenset("a")}), "x"))
+    assert [row[1] for row in body(text)] == [
+        "1.000",
+        r"{$-\infty$\rlap{$^{\ddagger}$}}",
+        r"\bfseries 3.000",
+        r"{\underline{\tablenum[table-format=1.3]{2.000}}\rlap{$^{\ddagger}$}}",
+    ]
+    assert r"{retain$^{\ddagger}$}" in text and text.count("ddagger") == 4
+    assert r"$^{\ddagger}$ marks what is not tested against the best." in text
+
+
 def test_the_caption_says_protocol_model_seeds_and_commit() -> None:
     records = [
         replace(r, record={**r.record, "code": {"commit": commit * 40, "dirty": commit == "b"}})
