@@ -228,9 +228,10 @@ def merged(folders: Sequence[Path]) -> list[Record]:
                     if before is None or (before.missing and not metric.missing):
                         figures[metric.name], origin[place] = metric, folder
                         theirs = record.settings.get(evaluator, {})
-                        settings[evaluator] = {**theirs, **settings.get(evaluator, {})}
-                        if metric.name == FLUENCY:  # by whom goes with the figure
-                            settings[evaluator] |= {key: theirs[key] for key in (JUDGED_BY,) if key in theirs}
+                        both = {**theirs, **settings.get(evaluator, {})}
+                        if metric.name == FLUENCY and JUDGED_BY in theirs:  # by whom goes with the figure
+                            both[JUDGED_BY] = theirs[JUDGED_BY]
+                        settings[evaluator] = both
                     elif not metric.missing and not _same(before.value, metric.value):
                         judges = [s.get(evaluator, {}).get(JUDGED_BY) for s in (settings, record.settings)]
                         if metric.name == FLUENCY and judges[0] != judges[1]:

@@ -118,8 +118,13 @@ def test_what_report_takes(tmp_path: Path) -> None:
 
 
 def test_who_judged_goes_with_the_judgement(tmp_path: Path) -> None:
-    for name, fluency, judge, more in (("a", 0.9, "x", {}), ("b", math.nan, "y", {"extra": 1.0}), ("c", 0.5, "y", {})):
-        put(tmp_path / name, "npo", forget_fluency=fluency, **more)
+    figures = {
+        "a": {"forget_fluency": 0.9},
+        "b": {"forget_fluency": math.nan, "extra": 1.0},
+        "c": {"forget_fluency": 0.5},
+    }
+    for (name, found), judge in zip(figures.items(), "xyy", strict=True):
+        put(tmp_path / name, "npo", "tofu", **found)
         (path,) = (tmp_path / name).glob("runs/*/metrics/tofu.json")
         stored = json.loads(path.read_text())
         stored["settings"] = {"judged_by": {"classifier": judge}}
