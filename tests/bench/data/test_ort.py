@@ -476,7 +476,7 @@ def test_a_range_is_one_request(tmp_path: Path) -> None:
     assert together.probes == tuple(probe for single in singles for probe in single.probes)
     assert together.forget == tuple(row for single in singles for row in single.forget)
     assert together.preferences["refusal"] == tuple(p for single in singles for p in single.preferences["refusal"])
-    assert (len(together.utility.trivia), len(together.utility.truthful), len(together.utility.mmlu)) == (1, 1, 2)
+    assert (len(together.utility.trivia), len(together.utility.truthful), len(together.utility.mmlu)) == (1, 1, 5)
     assert len(together.utility.instructions) == 3
     assert together.utility == union(single.utility for single in singles)
     assert ort.load("ort", root).name == "ort"
