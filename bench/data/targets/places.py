@@ -133,7 +133,9 @@ def choose(name: str, there: Mapping[str, Target], place: str) -> tuple[str, lis
     numbers = Counter(map(number, there))
     missing = list(itertools.islice((n for n in itertools.chain(*runs) if n not in numbers), 11))
     if missing:
-        raise LetheError(f"benchmark {name!r}: {place} has no target {_listed(missing)}; there: {_listed(there)}")
+        rest = [n for n in numbers if any(n in run for run in runs)]
+        hint = f"write {FAMILY}/{listing(rest)} for the others; " if len(rest) > 1 else ""
+        raise LetheError(f"benchmark {name!r}: {place} has no target {_listed(missing)}; {hint}there: {_listed(there)}")
     if twice := [n for n in itertools.chain(*runs) if numbers[n] > 1]:
         same = [folder for folder in there if number(folder) == twice[0]]
         raise LetheError(

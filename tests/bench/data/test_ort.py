@@ -513,7 +513,8 @@ def test_a_range_is_one_request(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("ort/9", "has no target 9; there: 1_Ada_Moss"),
-        ("ort/4-8", "has no target 6, 7, 8; there:"),
+        ("ort/4-8", "has no target 6, 7, 8; write ort/4-5 for the others; there:"),
+        ("ort/1-2+4+7", "has no target 7; write ort/1+2+4 for the others; there:"),
         ("ort/3-1", "runs backwards; write ort/1-3"),
         ("ort/1+5-3", "the range runs backwards; write ort/1+3-5"),
         ("ort/5+1-2", "the numbers must ascend; write ort/1-2+5"),
