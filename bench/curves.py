@@ -83,12 +83,6 @@ def batch_rows(tables: Sequence[Table]) -> list[list[object]]:
     return rows
 
 
-def _longest(batches: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Those with which no other begins."""
-    every = list(batches)
-    return [one for one in every if not any(other != one and other[: len(one)] == one for other in every)]
-
-
 def _alone(row: Row, benchmark: str) -> Row:
     """The row's cells of one benchmark."""
     records, failed = (
@@ -118,3 +112,9 @@ def _goes_on(table: Table, tables: Sequence[Table]) -> bool:
     start = table.benchmark.removesuffix(STEP) + STEP
     alike = (t for t in tables if (t.model, t.protocol) == (table.model, table.protocol) and t is not table)
     return any(other.benchmark.startswith(start) for other in alike)
+
+
+def _longest(batches: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Those with which no other begins."""
+    every = list(batches)
+    return [one for one in every if not any(other != one and other[: len(one)] == one for other in every)]
