@@ -1,8 +1,8 @@
 """How figures develop over successive requests, and over the size of a batch that is forgotten in one request.
 
 Every stage of a chain, "a", "a>b", "a>b>c", is a point of a curve, and so is every batch of targets that begins with
-those of a smaller one, "ort/1", "ort/1-2", "ort/1-4". In a chain one model forgets again and again; each batch is
-unlearned once, in a model of its own.
+those of a smaller one, "ort/1", "ort/1-2", "ort/1-4" or "ort/1+2+10". In a chain one model forgets again and again;
+each batch is unlearned once, in a model of its own.
 
 The first stage of a chain of targets is called "a>", so that it is not averaged with targets that were forgotten alone.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.data import span
+from bench.data import numbers
 from bench.samples import learning_curve
 from bench.tables import HEADINGS, Row, Table, spec_of
 
@@ -52,22 +52,25 @@ BATCHES = (
 def batch_rows(tables: Sequence[Table]) -> list[list[object]]:
     """The head and a row for every printed metric of every method at every size of nested batches.
 
-    Batches are nested where their ranges begin with the same target, "ort/1-2" and "ort/1-4"; the largest names the
-    curve. A value is the mean over the targets of its batch, which were forgotten together in one model, `low` and
-    `high` the 95 % bootstrap interval over them. The point at 1 is the target that all of the batches begin with,
-    forgotten alone ("ort/1_Ann_Lee"), where the tables have it; it is no mean over several targets that were each
-    forgotten alone, for those were asked other questions.
+    Batches are nested where the numbers of the larger begin with all of the smaller's, "ort/1-2" and "ort/1-4", or
+    "ort/1-2" and "ort/1+2+10"; the largest names the curve. A value is the mean over the targets of its batch, which
+    were forgotten together in one model, `low` and `high` the 95 % bootstrap interval over them. The point at 1 is the
+    target that all of the batches begin with, forgotten alone ("ort/1_Ann_Lee"), where the tables have it; it is no
+    mean over several targets that were each forgotten alone, for those were asked other questions.
     """
     rows: list[list[object]] = [[*BATCHES]]
-    found: dict[tuple[str, str, int], dict[int, dict[str, Table]]] = {}
+    found: dict[tuple[str, str], dict[tuple[int, ...], dict[str, Table]]] = {}
     for table in tables:
         for name in table.targets or (table.benchmark,):
-            if (numbers := span(name)) is not None:
-                sizes = found.setdefault((table.model, table.protocol, numbers[0]), {})
-                sizes.setdefault(numbers[1] - numbers[0] + 1, {})[name] = table
-    for (model, protocol, _), sizes in found.items():
+            if (forgotten := numbers(name)) is not None:
+                found.setdefault((table.model, table.protocol), {}).setdefault(forgotten, {})[name] = table
+    curves = [(*of, batches, longest) for of, batches in found.items() for longest in _longest(batches)]
+    for model, protocol, batches, longest in curves:
+        starts = [longest[:size] for size in range(1, len(longest) + 1)]
         # Two folders may give a number to two people; which of them begins the batches is not known then.
-        points = {size: next(iter(sizes[size].items())) for size in sorted(sizes) if len(sizes[size]) == 1}
+        points = {
+            len(start): next(iter(batches[start].items())) for start in starts if len(batches.get(start, ())) == 1
+        }
         if len(points) < 2:
             continue
         batch, largest = points[max(points)]
@@ -117,3 +120,9 @@ def _goes_on(table: Table, tables: Sequence[Table]) -> bool:
     start = table.benchmark.removesuffix(STEP) + STEP
     alike = (t for t in tables if (t.model, t.protocol) == (table.model, table.protocol) and t is not table)
     return any(other.benchmark.startswith(start) for other in alike)
+
+
+def _longest(batches: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Those with which no other begins."""
+    every = list(batches)
+    return [one for one in every if not any(other != one and other[: len(one)] == one for other in every)]

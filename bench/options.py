@@ -110,8 +110,8 @@ def parser() -> argparse.ArgumentParser:
         default="tofu",
         metavar="A,B",
         help=f"names from --list; tofu alone is {full_name('tofu')}, ort every target of the folder one by one, ort/3 "
-        "the third, ort/1-5 five together; mmlu and lm_eval:TASK (name or YAML file) judge what the others forget; "
-        "tofu/forget10:forms asks the same facts in other forms too (default: %(default)s)",
+        "the third, ort/1-5 five together, ort/1+2+10 three; mmlu and lm_eval:TASK (name or YAML file) judge what the "
+        "others forget; tofu/forget10:forms asks the same facts in other forms too (default: %(default)s)",
     )
     what.add_argument(
         "--sequential",
@@ -122,8 +122,9 @@ def parser() -> argparse.ArgumentParser:
         "--batches",
         default=None,
         metavar="N,M",
-        help="with --benchmarks ort: instead of every target by itself the first N of the folder together, the first M "
-        "together and so on, each in a model of its own, with figures over the size of the batch: --batches 1,2,4",
+        help="with --benchmarks ort: instead of every target by itself the first N of the folder together, whatever "
+        "their numbers, the first M together and so on, each in a model of its own, with figures over the size of the "
+        "batch: --batches 1,2,4",
     )
     what.add_argument(
         "--preset",

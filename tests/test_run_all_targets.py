@@ -185,6 +185,7 @@ def test_a_target_can_be_named_although_its_folder_has_a_comma(toys: Toys, tmp_p
     [
         ("ort/9", [], "'ort/9'"),
         ("ort/2-9", [], "4, 5, 6, 7, 8, 9"),
+        ("ort/3+1", [], "the numbers must ascend; write ort/1+3"),
         ("ort/1,ort/1_Ada_Moss", ["--sequential"], "to forget Ada Moss again; name each target once"),
         ("ort", ["--batches", "2,4"], "--batches asks for 4 targets together"),
         ("ort", ["--batches", "2,four"], "--batches must be whole numbers"),

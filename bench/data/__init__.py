@@ -1,6 +1,7 @@
 """Rows from files, hub or mini world, checked and tokenised."""
 
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from bench.data import mmlu, ort, tofu, wmdp
 from bench.data.corpora import Corpora
 from bench.data.derived_forms import forms_of, remark
 from bench.data.rows import fingerprint
+from bench.data.targets.places import numbers_in
 from bench.data.types import Benchmark
 from bench.errors import LetheError, unknown
 
@@ -25,7 +27,7 @@ FORMS = ":forms"
 """Behind a question/answer benchmark: its facts are asked in several forms as well, "tofu/forget10:forms"."""
 
 TARGETS = "ort/"
-"""What stands before the number or the name of a target, or before a range of numbers."""
+"""What stands before the number or the name of a target, or before a range or a list of numbers."""
 
 JUDGES = ("wmdp/chem", *mmlu.known())
 """Benchmarks without anything to forget."""
@@ -68,7 +70,8 @@ def full_name(name: str) -> str:
 def expand(name: str, root: Path | None, batches: Sequence[int] = ()) -> list[str]:
     """The requests that a name stands for: "ort" is one for every target there is.
 
-    With sizes of batches "ort" is a request for each of them: the first so many targets together.
+    With sizes of batches "ort" is a request for each of them: the first so many targets together, whatever their
+    numbers.
     """
     if full_name(name) != ort.DEFAULT:
         return [name]
@@ -78,20 +81,23 @@ def expand(name: str, root: Path | None, batches: Sequence[int] = ()) -> list[st
 def collection(name: str) -> str:
     """What requests share whose figures are averaged: all single targets are "ort".
 
-    >>> collection("ort/1_Stephen_King"), collection("ort/1-5"), collection("tofu/forget10")
-    ('ort', 'ort/1-5', 'tofu/forget10')
+    >>> collection("ort/1_Stephen_King"), collection("ort/1-5"), collection("ort/1+9"), collection("tofu/forget10")
+    ('ort', 'ort/1-5', 'ort/1+9', 'tofu/forget10')
     """
     return ort.DEFAULT if re.fullmatch(r"ort/\d+_[^>]*", name) else name
 
 
-def span(name: str) -> tuple[int, int] | None:
-    """The numbers of the first and the last of the targets that a request forgets together; None of anything else.
+def numbers(name: str) -> tuple[int, ...] | None:
+    """The numbers of the targets that a request forgets together, in order; None of anything else.
 
-    >>> span("ort/2-5"), span("ort/3_Ann_Lee"), span("ort/3_Ann_Lee>"), span("ort")
-    ((2, 5), (3, 3), None, None)
+    >>> numbers("ort/2-4"), numbers("ort/2+9"), numbers("ort/3_Ann_Lee"), numbers("ort/3_Ann_Lee>"), numbers("ort")
+    ((2, 3, 4), (2, 9), (3,), None, None)
     """
-    found = re.fullmatch(r"ort/(\d+)(?:-(\d+)|_[^>]*)", name)
-    return (int(found[1]), int(found[2] or found[1])) if found else None
+    if alone := re.fullmatch(r"ort/(\d+)_[^>]*", name):
+        return (int(alone[1]),)
+    runs = numbers_in(name.removeprefix(TARGETS)) if name.startswith(TARGETS) else None
+    several = tuple(itertools.chain(*(runs or ())))
+    return several if len(several) > 1 else None
 
 
 def taught(name: str) -> str:

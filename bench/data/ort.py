@@ -3,8 +3,8 @@
 RWKU: Jin et al., 2024, https://arxiv.org/abs/2406.10890; ORT: Ye, Zhang, Wu, 2025, https://arxiv.org/abs/2506.07795.
 
 A benchmark is a target, by number or by folder, or several that are forgotten together: "ort/1", "ort/1_Stephen_King",
-"ort/1-5", "ort" for all. A folder holds `rwku/Target/1_Stephen_King/forget_level1.json` and so on (`ort/Target` and
-`ORT/Target` will do); without a folder the hub is read.
+"ort/1-5", "ort/1+2+10", "ort" for all. A folder holds `rwku/Target/1_Stephen_King/forget_level1.json` and so on
+(`ort/Target` and `ORT/Target` will do); without a folder the hub is read.
 
 A target needs `forget_level1`, `forget_level2` and a text to forget: `positive`, else `passage`, else `forget_mia`.
 What else is missing makes its part of the benchmark empty, but for multiple choice, which is made and written beside
@@ -75,7 +75,10 @@ def targets(root: Path | None) -> list[str]:
 
 
 def first_together(root: Path | None, sizes: Sequence[int]) -> list[str]:
-    """The benchmarks that are the first so many targets: "ort/1_Stephen_King", "ort/1-2", "ort/1-4" for 1, 2 and 4."""
+    """The benchmarks that are the first so many targets: "ort/1_Stephen_King", "ort/1-2", "ort/1-4" for 1, 2 and 4.
+
+    Where numbers are left out the name lists them: "ort/1+2+10".
+    """
     return [nested(size, all_targets(root), place_of(root)) for size in sizes]
 
 
@@ -85,7 +88,7 @@ def load(
     """One target, or several in one request, with everything that judges it.
 
     Args:
-        name: "ort/1", "ort/1_Stephen_King", "ort/1-5", or "ort" for all targets in one request.
+        name: "ort/1", "ort/1_Stephen_King", "ort/1-5", "ort/1+2+10", or "ort" for all targets in one request.
         root: the folder that holds `rwku/Target/`; None reads the hub.
         limit: keep the first rows of every file, for quick looks, in which nothing is written; all are checked.
         corpora: not read; there is no choice of texts here.

@@ -18,12 +18,12 @@ def escape_latex(text: str) -> str:
 
 def breakable(escaped: str) -> str:
     """Lets a long name break after its separators."""
-    return re.sub(r"(/|,|=|\\_|\{\[\})(?=.)", r"\1\\allowbreak{}", escaped)
+    return re.sub(r"(/|,|=|\+|\\_|\{\[\})(?=.)", r"\1\\allowbreak{}", escaped)
 
 
 def slug(text: str) -> str:
-    """A label or a file name: lower case, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    """A label or a file name: lower case, digits and hyphens. A list, "1+3", is told from a range, "1-3"."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("+", "-and-")).strip("-")
 
 
 _TEX = {

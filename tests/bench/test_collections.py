@@ -4,17 +4,20 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.curves import batch_rows
-from bench.data import collection, expand, full_name, span, taught
+from bench.data import collection, expand, full_name, numbers, taught
 from bench.errors import LetheError
+from bench.latex.captions import slugs
 from bench.records import Metric, missing
 from bench.report import write_reports
 from bench.store import Record
+from bench.summary import summary_latex
 from bench.tables import tables_of
 
 ANN, BEN = "ort/1_Ann_Lee", "ort/2_Ben_Oz"
@@ -209,6 +212,27 @@ def test_nested_batches_become_a_curve_that_begins_with_their_first_target_alone
     assert holes == [("1", "", "0"), ("2", "", "0"), ("4", "", "0")]
 
 
+def test_batches_of_numbers_with_gaps_are_nested_where_their_lists_begin_alike() -> None:
+    names = (ANN, BEN, "ort/1-2", "ort/1+2+10", "ort/1-2+10+24", "ort/1-3", "ort/1+3")
+    rows = batch_rows(tables_of([record("npo", name, form_gap=0.5) for name in names], []))[1:]
+    curves: dict[object, list[object]] = {}
+    for row in rows:
+        curves.setdefault(row[3], []).append((row[4], row[5]))
+    shared = [(1, ANN), (2, "ort/1-2")]
+    assert curves == {
+        "ort/1-2+10+24": [*shared, (3, "ort/1+2+10"), (4, "ort/1-2+10+24")],
+        "ort/1-3": [*shared, (3, "ort/1-3")],
+        "ort/1+3": [(1, ANN), (2, "ort/1+3")],
+    }
+
+
+def test_a_list_and_a_range_of_targets_have_files_and_labels_of_their_own() -> None:
+    tables = tables_of([record("npo", name, form_gap=0.5) for name in ("ort/1-3", "ort/1+3")], [])
+    assert sorted(slugs(tables)) == ["ort-1-3-m-strict", "ort-1-and-3-m-strict"]
+    labels = {re.findall(r"tab:summary-[^}]*", summary_latex(table))[0] for table in tables}
+    assert len(labels) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "stages"), [("batches.csv", (ANN, "ort/1-2", "ort/1-4")), ("curves.csv", (f"{ANN}>", f"{ANN}>{BEN}"))]
 )
@@ -228,6 +252,7 @@ def test_a_curve_whose_last_point_failed_for_everyone_keeps_the_points_before(
         (ANN, BEN),  # each alone
         ("ort/1-2",),
         ("ort/1-2", "ort/3-4"),  # not nested
+        ("ort/1-2", "ort/1+3+4"),  # begin with the same target, but the larger lacks the second
         ("ort/1-2", BEN),  # alone, but not the first
         (ANN, "ort/1_Another", "ort/1-2"),  # two people with the number 1
         (f"{ANN}>", f"{ANN}>{BEN}"),
@@ -249,6 +274,7 @@ def test_models_and_protocols_have_curves_of_their_own() -> None:
     assert {row[0] for row in batch_rows(tables_of([*records, *other], []))[1:]} == {"m", "other"}
 
 
-def test_the_numbers_that_a_name_spans() -> None:
-    names = ("ort/2-5", "ort/12_Ann_Lee", "ort/12_Ann_Lee>", f"{ANN}>{BEN}", "ort", "ort/3", "tofu/forget01")
-    assert [span(name) for name in names] == [(2, 5), (12, 12), *[None] * 5]
+def test_the_numbers_that_a_name_lists() -> None:
+    names = ("ort/2-5", "ort/2+5", "ort/2-4+9+11", "ort/12_Ann_Lee", "ort/12_Ann_Lee>", f"{ANN}>{BEN}", "ort", "ort/3")
+    assert [numbers(name) for name in names] == [(2, 3, 4, 5), (2, 5), (2, 3, 4, 9, 11), (12,), *[None] * 4]
+    assert numbers("tofu/forget01") is None

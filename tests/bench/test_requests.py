@@ -10,7 +10,7 @@ from bench.errors import LetheError
 from bench.options import Options, parse
 from bench.requests import Request, plan
 from tests.toy_runs import question, write_choices, write_data
-from tests.toy_targets import FOLDERS, toy, world, write
+from tests.toy_targets import FOLDERS, NAMES, toy, world, write
 
 
 def options(*arguments: str) -> Options:
@@ -59,15 +59,31 @@ def test_batches_are_nested_requests_beside_what_else_is_named(tmp_path: Path) -
     assert subjects[2][:2] == subjects[1] and subjects[1][:1] == subjects[0]
 
 
+def test_batches_take_the_first_targets_whatever_their_numbers(tmp_path: Path) -> None:
+    folders = ["1_Ada", "2_Bela", "10_Cy", "24_Eve"]
+    for n, folder in enumerate(folders):
+        write(tmp_path, folder, toy(n))
+    found = chains(options("--benchmarks", "ort,ort/1+24", "--batches", "1,2,3,4"), tmp_path)
+    titles = [request.title for (request,) in found]
+    assert titles == ["ort/1_Ada", "ort/1-2", "ort/1+2+10", "ort/1+2+10+24", "ort/1+24"]
+    assert [request.judged.subjects for (request,) in found] == [*(NAMES[:n] for n in (1, 2, 3, 4)), NAMES[0:4:3]]
+    by_hand = chains(options("--benchmarks", "ort/1-2+10,ort/1+2"), tmp_path)
+    assert [request.title for (request,) in by_hand] == ["ort/1+2+10", "ort/1-2"]
+    assert by_hand[0][0].data_hash == found[2][0].data_hash
+
+
 @pytest.mark.parametrize(
     ("folders", "said"),
     [
         (FOLDERS[:3], "--batches asks for 4 targets together, but .* has 3; sizes must be within 1..3"),
-        ([*FOLDERS[:3], "7_Eve"], "takes the first 4 targets, but .* numbers them 1, 2, 3, 7; rename the folders"),
-        ([*FOLDERS[:3], "3_Eve"], "numbers them 1, 2, 3, 3; rename the folders"),
+        ([*FOLDERS[:3], "3_Eve"], r"takes the first 4 targets, but .* has 2 with the number 3 .*, 3_Eve\); rename the"),
+        (
+            [*FOLDERS[:1], "2_Bob", "2_Eve", "9_Cy"],
+            r"takes the first 2 targets, but .* with the number 2 \(2_Bob, 2_Eve\)",
+        ),
     ],
 )
-def test_batches_need_targets_that_are_numbered_in_a_row(tmp_path: Path, folders: list[str], said: str) -> None:
+def test_batches_need_targets_with_numbers_of_their_own(tmp_path: Path, folders: list[str], said: str) -> None:
     for n, folder in enumerate(folders):
         write(tmp_path, folder, toy(n))
     with pytest.raises(LetheError, match=said):

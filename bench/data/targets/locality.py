@@ -51,10 +51,9 @@ def locality_probes(probes: Sequence[Probe], subject: str, others: Iterable[str]
     neighbours = [probe for probe in _distinct(asked) if probe.part == "neighbor" and _usable(probe, subject)]
     found = []
     for kind, leads in LEADS.items():
-        for n, probe in enumerate(_spread(neighbours, AT_MOST)):
-            lead = leads[n % len(leads)].format(subject)
-            if kind == BOTH and probe.about and not _holds(probe.query, probe.about):
-                lead += f"About {probe.about}: "
+        fair = [probe for probe in neighbours if not _told(probe, subject, _named(probe, kind))]
+        for n, probe in enumerate(_spread(fair, AT_MOST)):
+            lead = leads[n % len(leads)].format(subject) + _named(probe, kind)
             found.append(_made(probe, subject, kind, lead + probe.query, probe.about))
     alike = namesakes(subject, [*others, *(probe.about for probe in asked)])
     named = [
@@ -107,6 +106,17 @@ def _usable(probe: Probe, subject: str) -> bool:
     return not _holds(probe.query, _short(subject)) and not any(
         _holds(probe.answer, word) for word in (_short(subject), *_ends(subject))
     )
+
+
+def _named(probe: Probe, kind: str) -> str:
+    """Names the neighbour, in probes that name both, where the row does not; else empty."""
+    named = kind == BOTH and probe.about and not _holds(probe.query, probe.about)
+    return f"About {probe.about}: " if named else ""
+
+
+def _told(probe: Probe, subject: str, named: str) -> bool:
+    """Whether what is to stand in front of a row has its answer: "About Confucianism: ___, also known as Ruism"."""
+    return _holds(f"{subject} {named}", probe.answer) or (bool(named) and _holds(probe.answer, probe.about))
 
 
 def _apart(probe: Probe, subject: str, whom: str) -> bool:

@@ -64,6 +64,33 @@ def test_where_the_row_does_not_name_the_neighbour_the_lead_does() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("query", "answer", "about"),
+    [
+        ("___, also known as Ruism, is a system of thought.", "Confucianism", "Confucianism"),
+        ("What is the title of the memoir?", "Spare", "Spare (memoir)"),
+        ("Known as the ___ Earl Spencer, he is a British peer.", "9th", "Charles Spencer, 9th Earl Spencer"),
+        ("In which province is Mount Tai?", "Shandong province", "Shandong"),
+    ],
+)
+def test_no_lead_gives_the_answer_away(query: str, answer: str, about: str) -> None:
+    """The row is still asked where the lead does not name the neighbour."""
+    rows = [row(query, answer, 0, about=about), row("When was it?", "1979", 1, about=about)]
+    found = locality_probes(rows, SUBJECT, [])
+    assert [(probe.kind, probe.answer) for probe in found] == [
+        ("names both", "1979"),
+        ("target in passing", answer),
+        ("target in passing", "1979"),
+    ]
+    duke = "Prince Harry, Duke of Sussex"
+    assert locality_probes([row("What is the title of his brother?", "Duke", target=duke)], duke, []) == ()
+
+
+def test_a_row_that_names_the_neighbour_itself_needs_no_lead() -> None:
+    found = locality_probes([row("Spare is whose memoir? Not of ___.", "Spare", about="Spare")], SUBJECT, [])
+    assert [probe.kind for probe in found] == ["names both", "target in passing"]
+
+
 def test_a_neighbour_is_asked_about_behind_the_name_of_the_target() -> None:
     found = locality_probes([row("Where was Peter Straub born?", at=4)], SUBJECT, [])
     assert [(probe.kind, probe.query) for probe in found] == [
@@ -144,5 +171,9 @@ def test_the_names_of_real_targets_are_where_the_counts_say(real_data: Path) -> 
         assert all(name_in(probe.query, subject) != "full" for probe in rows)
         found = locality_probes(rows, subject, [])
         assert Counter(probe.kind for probe in found)["names both"] == 20
+        asked = {probe.id: probe.query for probe in rows}
+        for probe in (probe for probe in found if probe.kind == "names both"):
+            lead = probe.query.removesuffix(asked[probe.id.replace("_names_both", "")])
+            assert lead != probe.query and name_in(lead, probe.answer) != "full"
         assert len({probe.id for probe in found}) == len(found)
         assert all((name_in(probe.query, subject) == "full") == (probe.kind != "shared name") for probe in found)

@@ -467,6 +467,31 @@ def test_a_range_of_one_is_that_target(tmp_path: Path) -> None:
     assert ort.load("ort/2-2", world(tmp_path)).name == f"ort/{FOLDERS[1]}"
 
 
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("1+3", "1+3"),
+        ("1+2+5", "1+2+5"),
+        ("1-2+5", "1+2+5"),
+        ("1+2+3+5", "1-3+5"),
+        ("1+4-5", "1+4+5"),
+        ("1+2", "1-2"),
+        ("01-2+3", "1-3"),
+        ("3+4-4+5", "3-5"),
+    ],
+)
+def test_a_list_has_one_spelling(tmp_path: Path, asked: str, name: str) -> None:
+    assert ort.load(f"ort/{asked}", world(tmp_path), limit=1).name == f"ort/{name}"
+
+
+def test_a_list_is_one_request(tmp_path: Path) -> None:
+    root = world(tmp_path)
+    singles = [ort.load(f"ort/{n}", root) for n in (1, 4)]
+    together = ort.load("ort/1+4", root)
+    assert together.subjects == (NAMES[0], NAMES[3])
+    assert together.forget == tuple(row for single in singles for row in single.forget)
+
+
 def test_a_range_is_one_request(tmp_path: Path) -> None:
     root = world(tmp_path)
     singles = [ort.load(f"ort/{n}", root) for n in (2, 3, 4)]
@@ -476,7 +501,7 @@ def test_a_range_is_one_request(tmp_path: Path) -> None:
     assert together.probes == tuple(probe for single in singles for probe in single.probes)
     assert together.forget == tuple(row for single in singles for row in single.forget)
     assert together.preferences["refusal"] == tuple(p for single in singles for p in single.preferences["refusal"])
-    assert (len(together.utility.trivia), len(together.utility.truthful), len(together.utility.mmlu)) == (1, 1, 2)
+    assert (len(together.utility.trivia), len(together.utility.truthful), len(together.utility.mmlu)) == (1, 1, 5)
     assert len(together.utility.instructions) == 3
     assert together.utility == union(single.utility for single in singles)
     assert ort.load("ort", root).name == "ort"
@@ -488,8 +513,17 @@ def test_a_range_is_one_request(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("ort/9", "has no target 9; there: 1_Ada_Moss"),
-        ("ort/4-8", "has no target 6, 7, 8; there:"),
+        ("ort/4-8", "has no target 6, 7, 8; write ort/4-5 for the others; there:"),
+        ("ort/1-2+4+7", "has no target 7; write ort/1+2+4 for the others; there:"),
         ("ort/3-1", "runs backwards; write ort/1-3"),
+        ("ort/1+5-3", "the range runs backwards; write ort/1+3-5"),
+        ("ort/5+1-2", "the numbers must ascend; write ort/1-2+5"),
+        ("ort/1+2+2", "names 2 twice; name each target once"),
+        ("ort/1-3+2", "names 2 twice; name each target once"),
+        ("ort/1+9", "has no target 9; there: 1_Ada_Moss"),
+        ("ort/1+", "has no target '1+'"),
+        ("ort/1++3", "has no target '1++3'"),
+        ("ort/1+900000000-1", "runs backwards; write ort/1+1-900000000"),
         ("ort/1_Ada_Mos", "has no target '1_Ada_Mos'; did you mean ort/1_Ada_Moss?"),
         ("ort/1-900000000", "has no target 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 and more"),
         ("tofu/1", "unknown benchmark"),
