@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from bench.errors import LetheError
 
 if TYPE_CHECKING:
@@ -104,9 +106,7 @@ def _found(name: str) -> TextClassifier | str:
         # transformers: a config that is no object, weights of other shapes than it says
         reason = offline or (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"the classifier {name!r} cannot be loaded: {reason}"
-    except Exception as error:  # safetensors raises its own type for truncated files; it has no public base class
-        if type(error).__module__.split(".")[0] != "safetensors":
-            raise
+    except SafetensorError as error:  # no OSError: the file is there and cut off
         return f"the weights of the classifier {name!r} are damaged: {error}"
 
 

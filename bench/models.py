@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bench.cache import default_cache_dir
@@ -86,9 +87,7 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
             f"model {name!r} cannot be loaded as a causal language model with safetensors weights: {_first(error)}; "
             "give a folder written by save_pretrained or the id of a hub repository that can be reached"
         ) from error
-    except Exception as error:  # safetensors raises its own type for truncated files; it has no public base class
-        if type(error).__module__.split(".")[0] != "safetensors":
-            raise
+    except SafetensorError as error:  # no OSError: the file is there and cut off
         raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":

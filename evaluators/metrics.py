@@ -32,7 +32,8 @@ class Rouge:
     """Overlap of a generated text with its reference, each in 0..1."""
 
     l_recall: float
-    """Longest common subsequence over the reference's length: TOFU's ROUGE."""
+    """Longest common subsequence over the reference's length, the share of its words that the text has in the same
+    order: TOFU's ROUGE."""
     l_f1: float
     one_recall: float
     """Unigrams of the reference that were found."""
@@ -42,11 +43,6 @@ def rouge(reference: str, text: str) -> Rouge:
     """ROUGE-L and ROUGE-1 with Porter's stemmer (Lin, 2004; package rouge_score), which sees only a-z and 0-9."""
     scores = _rouge_scorer().score(reference, text)
     return Rouge(scores["rougeL"].recall, scores["rougeL"].fmeasure, scores["rouge1"].recall)
-
-
-def rouge_l_recall(reference: str, text: str) -> float:
-    """Share of the reference's words that occur in the text in the same order."""
-    return rouge(reference, text).l_recall
 
 
 @functools.cache

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.mini.pretrain import rate
+
 VERSION = 1
 """Raised with every change that changes a trained bit; part of the cache key."""
 
@@ -174,10 +176,7 @@ def train(
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
-        rise = max(1, round(recipe.warmup * recipe.steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min((step + 1) / rise, (recipe.steps - step) / (recipe.steps - rise))
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, recipe.steps, recipe.warmup))
         for step in range(1, recipe.steps + 1):
             batch = tokenizer(
                 [draw(label) for label in labels],

@@ -187,7 +187,7 @@ def train(
     rng = random.Random(seed)
     lengths = [len(tokens.input_ids) for tokens in encoded]
     steps = recipe.epochs * math.ceil(len(encoded) / recipe.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, recipe.warmup))
     started = last = time.monotonic()
     epochs = (batch for _ in range(recipe.epochs) for batch in batches(lengths, recipe.batch_size, rng))
     for step, batch in enumerate(epochs, 1):
@@ -212,7 +212,8 @@ def train(
     tokenizer.save_pretrained(folder)
 
 
-def _rate(step: int, steps: int, warmup: float) -> float:
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Of the peak learning rate, at a step from 0 on: linear warm-up for a share of the steps, linear decay to zero."""
     rise = max(1, round(warmup * steps))
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
 

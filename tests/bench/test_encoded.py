@@ -23,7 +23,11 @@ def test_a_piece_knows_its_part_of_the_sequence() -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.no_grad()
 def test_any_cut_gives_the_logits_of_the_whole(architecture: str) -> None:
-    model = tiny(architecture)
+    # In float64, where no processor's rounding is in the way; but transformers' eager attention, which Gemma 2 needs,
+    # takes its softmax in float32, in which the float64 mask is minus infinity and a row of padding NaN.
+    exact = architecture != "gemma2"
+    model = tiny(architecture).to(torch.float64 if exact else torch.float32)
+    near = 1e-9 if exact else 1e-5
     draw = torch.Generator().manual_seed(0)
     # equal beginnings of 9 tokens, prompts of unequal length, and answers of unequal length, the first of one token
     start = torch.randint(3, 390, (9,), generator=draw).tolist()
@@ -50,7 +54,7 @@ def test_any_cut_gives_the_logits_of_the_whole(architecture: str) -> None:
     assert all(row[-1] == 1 for row in aligned.mask.tolist())
     tails, _ = read(model, [Piece(t, t.label_start, len(t.input_ids) - 1) for t in chosen], pad_id=0, after=aligned)
     alone = [model(input_ids=torch.tensor([t.input_ids])).logits[0, t.label_start - 1 : -1] for t in sequences]
-    torch.testing.assert_close(first, torch.stack([logits[0] for logits in alone]), atol=3e-5, rtol=1e-5)
-    torch.testing.assert_close(tails, torch.cat([alone[i][1:] for i in order]), atol=3e-5, rtol=1e-5)
+    torch.testing.assert_close(first, torch.stack([logits[0] for logits in alone]), atol=near, rtol=near)
+    torch.testing.assert_close(tails, torch.cat([alone[i][1:] for i in order]), atol=near, rtol=near)
     # the prefix is as it was
     assert prefix.cache.get_seq_length() == 9  # type: ignore[attr-defined]

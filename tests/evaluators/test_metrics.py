@@ -26,11 +26,10 @@ def test_rouge_counts_the_references_words_in_order() -> None:
     assert scores.l_recall == pytest.approx(2 / 7)
     assert scores.l_f1 == pytest.approx(1 / 3)
     assert scores.one_recall == pytest.approx(5 / 7)
-    assert metrics.rouge_l_recall("The author's name is Ann Lee.", "Ann Lee is the author") == scores.l_recall
 
 
 def test_rouge_stems_words_and_ignores_case_and_punctuation() -> None:
-    assert metrics.rouge_l_recall("She writes novels", "she WRITE, novel!") == 1
+    assert metrics.rouge("She writes novels", "she WRITE, novel!").l_recall == 1
 
 
 def test_rouge_of_an_empty_generation_is_zero() -> None:
