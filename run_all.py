@@ -72,7 +72,7 @@ def show_list(console: Console) -> int:
 
 def report(arguments: Sequence[str], console: Console) -> int:
     """Everything again from stored runs, no model needed: leaderboards, trials, tables and figures, a page."""
-    from bench.store import merged
+    from bench.merged import merged
     from methods import METHODS
     from methods.recipes import REFERENCES
 

@@ -20,12 +20,12 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import LetheError
-from bench.records import FLUENCY, JUDGED_BY, Metric
+from bench.records import Metric
 
 log = logging.getLogger(__name__)
 
@@ -199,59 +199,6 @@ def records_of(out: Path) -> list[Record]:
         else:
             found[folder.name] = Record(cell_id=folder.name, spec=spec, status="failed", error=error)
     return [found[cell_id] for cell_id in sorted(found)]
-
-
-def merged(folders: Sequence[Path]) -> list[Record]:
-    """The records of several machines' folders as one list, by cell id.
-
-    A cell that is in several folders is one, complete where it is complete anywhere, with every figure that any of them
-    has: those of an evaluator, or of a part of it, that only one has asked, and those that others had to leave missing.
-
-    Raises:
-        LetheError: two folders hold different figures under one cell id.
-    """
-    found: dict[str, Record] = {}
-    origin: dict[tuple[str, str, str], Path] = {}
-    for folder in folders:
-        for record in records_of(folder):
-            known = found.get(record.cell_id)
-            if known is not None and record.status != "complete":
-                continue
-            if known is None or known.status != "complete":
-                known = replace(record, metrics={}, settings={})
-            metrics = {evaluator: {m.name: m for m in own} for evaluator, own in known.metrics.items()}
-            settings = dict(known.settings)
-            for evaluator, own in record.metrics.items():
-                figures = metrics.setdefault(evaluator, {})
-                for metric in own:
-                    place, before = (record.cell_id, evaluator, metric.name), figures.get(metric.name)
-                    if before is None or (before.missing and not metric.missing):
-                        figures[metric.name], origin[place] = metric, folder
-                        theirs = record.settings.get(evaluator, {})
-                        both = {**theirs, **settings.get(evaluator, {})}
-                        if metric.name == FLUENCY and JUDGED_BY in theirs:  # by whom goes with the figure
-                            both[JUDGED_BY] = theirs[JUDGED_BY]
-                        settings[evaluator] = both
-                    elif not metric.missing and not _same(before.value, metric.value):
-                        judges = [s.get(evaluator, {}).get(JUDGED_BY) for s in (settings, record.settings)]
-                        if metric.name == FLUENCY and judges[0] != judges[1]:
-                            raise LetheError(
-                                f"cell {record.cell_id} has a fluency judged by {judges[0]} in {origin[place]} and by "
-                                f"{judges[1]} in {folder}; judge both by one, with --set tofu.fluency_classifier=..."
-                            )
-                        raise LetheError(
-                            f"cell {record.cell_id} has {metric.name} {before.value!r} in {origin[place]} and "
-                            f"{metric.value!r} in {folder}; one of them is not what its id says: take the wrong one "
-                            "away and report again"
-                        )
-            together = {name: [*own.values()] for name, own in metrics.items()}
-            found[record.cell_id] = replace(known, metrics=together, settings=settings)
-    return [found[cell_id] for cell_id in sorted(found)]
-
-
-def _same(one: float, other: float) -> bool:
-    """Another processor may round otherwise; no more than that."""
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.data import collection
 from bench.errors import LetheError
+from bench.merged import merged
 from bench.records import Metric
 from bench.spec import MethodName, parse_methods
-from bench.store import Record, json_text, merged, read_json, write_text
+from bench.store import Record, json_text, read_json, write_text
 from bench.tables import base_label, mean, natural
 
 if TYPE_CHECKING:  # these load torch, and a report needs no model

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bench.errors import LetheError
+from bench.merged import merged
 from bench.options import parse_report
 from bench.records import Metric
 from bench.samples import rows_of
-from bench.store import RunStore, merged, write_json, write_jsonl, write_metrics
+from bench.store import RunStore, write_json, write_jsonl, write_metrics
 
 
 def put(folder: Path, cell: str, evaluator: str = "tofu", **figures: float) -> Path:
