@@ -205,9 +205,9 @@ def train(
         schedule.step()
         now = time.monotonic()
         if step == steps or now - last >= 1.0:
-            last, rate = now, step / (now - started)
-            left = (steps - step) / rate
-            report(f"step {step}/{steps} | loss {loss.item():.3f} | {rate:.1f} step/s | {left:.0f} s left")
+            last, speed = now, step / (now - started)
+            left = (steps - step) / speed
+            report(f"step {step}/{steps} | loss {loss.item():.3f} | {speed:.1f} step/s | {left:.0f} s left")
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
