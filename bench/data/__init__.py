@@ -13,7 +13,7 @@ from bench.data import mmlu, ort, tofu, wmdp
 from bench.data.corpora import Corpora
 from bench.data.derived_forms import forms_of, remark
 from bench.data.rows import fingerprint
-from bench.data.targets.places import numbers_in
+from bench.data.targets.names import numbers_in
 from bench.data.types import Benchmark
 from bench.errors import LetheError, unknown
 

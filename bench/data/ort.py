@@ -39,15 +39,12 @@ from bench.data.targets.files import (
 )
 from bench.data.targets.locality import locality_probes, namesakes, without_forgotten
 from bench.data.targets.made import LENDERS, made_choices, made_refusal_pairs, made_rejections
+from bench.data.targets.names import FAMILY, check_distinct, choose, nested
 from bench.data.targets.places import (
-    FAMILY,
     HUB_NAME,
     HUB_REVISION,
     all_targets,
-    check_distinct,
-    choose,
     folder_of,
-    nested,
     place_of,
     read_background,
 )
