@@ -31,7 +31,7 @@ from bench.classifier import GIBBERISH as OPEN_UNLEARNING_CLASSIFIER
 from bench.data import tofu as splits
 from bench.errors import LetheError, unknown
 from bench.published import ImportOptions, PublishedCell
-from bench.records import JUDGED_BY, Metric
+from bench.records import FLUENCY, JUDGED_BY, Metric
 from bench.spec import Cell
 from bench.store import Record, RunStore, read_json, read_jsonl, write_json
 from evaluators import fluency, metrics
@@ -50,7 +50,7 @@ from evaluators.logs import (
     read_reference_log,
 )
 from evaluators.rows import Row, by_set
-from evaluators.tofu import FLUENCY, PROTOCOLS, TofuEvaluator
+from evaluators.tofu import PROTOCOLS, TofuEvaluator
 
 EVAL, SUMMARY = "TOFU_EVAL.json", "TOFU_SUMMARY.json"
 

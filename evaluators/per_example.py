@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from bench.records import FLUENCY
 from bench.stats import Array, Part, Statistic
 from evaluators import choices, form_gap, metrics, mmlu, rwku_utility, tofu, wmdp
 from evaluators.form_gap import Column
@@ -107,7 +108,7 @@ def _of_tofu(rows: Sequence[Row], protocol: str, reference: Reference) -> dict[s
 
         return Statistic((Part("forget", values(forget), values(same)),))
 
-    useful = (*tofu.UTILITY, tofu.FLUENCY)
+    useful = (*tofu.UTILITY, FLUENCY)
 
     def both() -> tuple[Part, ...]:
         return (*parts(useful), *parts(useful, "original"))

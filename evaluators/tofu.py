@@ -83,7 +83,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from bench.classifier import GIBBERISH
 from bench.data.types import QA, Benchmark
 from bench.errors import LetheError, unknown
-from bench.records import Metric, missing
+from bench.records import FLUENCY, Metric, missing
 from bench.stats import bootstrap_ks
 from evaluators import fluency, metrics
 from evaluators.rows import MeanOf, MissingValues, Row, by_set, column, finite, same_questions
@@ -107,7 +107,6 @@ MEMORIZED = (
     "forget_truth_ratio_prob_mean",
 )
 """What the memorization score is made of; 1 is memorised in all four."""
-FLUENCY = "forget_fluency"
 UTILITY = tuple(f"{name}_{part}" for name in KEPT for part in ("probability", "rouge_l_recall", "truth_ratio"))
 """What model utility is made of."""
 GRADNORM = "mia_gradnorm"
