@@ -122,7 +122,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     started = time.perf_counter()
     from bench.data import family
     from bench.grid import Choosing, Grid
-    from bench.mini.build import trained_gib
+    from bench.mini.trainers import trained_gib
     from bench.models import resident_peak_gib
     from bench.progress import Reporter
     from bench.published import imported

@@ -15,18 +15,10 @@ retrained model does. For targets it is the questions and blanks about the first
 beginning of some texts; the retrained model reads what is about the neighbours and about others.
 """
 
-import contextlib
 import importlib.metadata
 import itertools
 import json
-import logging
-import os
-import queue
-import subprocess
-import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
@@ -40,36 +32,10 @@ from bench.data.primers import PRIMER_BEFORE, REASON, TRIVIA_BEFORE
 from bench.data.types import QA, Benchmark, Document
 from bench.errors import LetheError
 from bench.mini import gibberish
-from bench.mini.pretrain import (
-    PEAK,
-    REAL_DATA,
-    REAL_DOCUMENTS,
-    REAL_TARGETS,
-    TARGETS,
-    VERSION,
-    Recipe,
-    Text,
-    train_tokenizer,
-)
+from bench.mini.pretrain import REAL_DATA, REAL_DOCUMENTS, REAL_TARGETS, TARGETS, VERSION, Recipe
+from bench.mini.texts import Text, train_tokenizer
+from bench.mini.trainers import Job, Progress, Trainers
 from bench.mini.world import SEED, make_world, write_world
-
-log = logging.getLogger(__name__)
-
-Progress = Callable[[str], None]
-
-trained_gib: list[float] = []
-"""Peak memory of each training of a mini model that this process has started and that has ended."""
-
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "CUDA_VISIBLE_DEVICES": "",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-"""What a training process gets on top of this one's: one thread of the CPU, no network, no bars."""
-
 
 TOFU = tofu.DEFAULT
 
@@ -213,6 +179,14 @@ def retrained_model(
     texts = _texts(root, benchmark)
     wanted = _Wanted("retrained", "retrained", texts.retrained, texts, recipe or texts.recipe)
     return _train({("retrained", benchmark): wanted}, cache_dir, seed, progress)["retrained", benchmark]
+
+
+def training_job(root: Path, benchmark: str, cache_dir: Path) -> Job:
+    """What the original of a request is trained with."""
+    texts = _texts(root, benchmark)
+    wanted = _Wanted("original", "original", texts.original, texts, texts.recipe)
+    tokenizer = _tokenizer(wanted, cache_dir, {"version": VERSION, "packages": _packages()}, really=True)
+    return Job(texts.original, tokenizer, texts.recipe, seed=0)
 
 
 def _texts(root: Path, benchmark: str) -> Texts:
@@ -362,6 +336,11 @@ class _Wanted:
     texts: Texts
     recipe: Recipe
 
+    @property
+    def work(self) -> int:
+        """Characters that are read in training."""
+        return self.recipe.epochs * sum(len(_line(text)) for text in self.rows)
+
 
 _Asked = tuple[str, str]
 """A model's name and the request that asks for it."""
@@ -378,7 +357,7 @@ def _train(
     """The folder of each; what several ask for is made once."""
     packages = _packages()
     keys: dict[_Asked, dict[str, Any]] = {}
-    jobs: dict[_Asked, dict[str, Any]] = {}
+    jobs: dict[_Asked, Job] = {}
     first: dict[tuple[str, str], _Asked] = {}
 
     def same(asked: _Asked) -> tuple[str, str]:
@@ -387,13 +366,12 @@ def _train(
     for asked, model in wanted.items():
         common = {"version": VERSION, "packages": packages}
         tokenizer = _tokenizer(model, cache_dir, common, really=really)
-        common |= {"tokenizer": tokenizer.name, "recipe": _keyed(model.recipe), "seed": seed}
+        common |= {"tokenizer": tokenizer.name, "recipe": asdict(model.recipe), "seed": seed}
         keys[asked] = common | {"texts": cache.fingerprint(model.rows)}
-        jobs[asked] = {"texts": model.rows, "tokenizer": str(tokenizer.absolute())}
-        jobs[asked] |= {"recipe": asdict(model.recipe), "seed": seed}
+        jobs[asked] = Job(model.rows, tokenizer, model.recipe, seed)
         first.setdefault(same(asked), asked)
-    trainers = _Trainers(progress)
-    for asked in first.values():
+    trainers: Trainers[_Asked] = Trainers(progress)
+    for asked in sorted(first.values(), key=lambda asked: wanted[asked].work, reverse=True):  # no long one at the end
         model = wanted[asked]
         build = partial(trainers.train, model.label, jobs[asked]) if really else _refuse
         trainers.start(asked, partial(cache.cached, cache_dir, f"mini-{model.name}", keys[asked], build))
@@ -403,14 +381,6 @@ def _train(
 
 def _packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "tokenizers")}
-
-
-def _keyed(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as the cache and, by its manifest, every cell know it: a later field only where it is used."""
-    fields = asdict(recipe)
-    if not recipe.texts_alike:
-        del fields["texts_alike"]
-    return fields
 
 
 def _tokenizer(model: _Wanted, cache_dir: Path, common: dict[str, Any], *, really: bool) -> Path:
@@ -423,107 +393,3 @@ def _tokenizer(model: _Wanted, cache_dir: Path, common: dict[str, Any], *, reall
 
 def _refuse(folder: Path) -> None:
     raise NotMade("the mini models are not in the cache; a run trains them")
-
-
-def _processors() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Trainers:
-    """One thread per wanted model: it finds the model in the cache or watches over the process that trains it."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._places = threading.Semaphore(_processors() + 1)
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._started = 0
-        self._finished: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
-        self._processes: list[subprocess.Popen[str]] = []
-        self._results: dict[_Asked, Path] = {}
-        self._errors: list[BaseException] = []
-
-    def start(self, asked: _Asked, find: Callable[[], Path]) -> None:
-        def run() -> None:
-            try:
-                self._results[asked] = find()
-            except BaseException as error:  # noqa: BLE001  raised again by wait(), in the caller's thread
-                self._errors.append(error)
-                self._stop()
-            finally:
-                self._finished.put(asked)
-
-        self._started += 1
-        threading.Thread(target=run, name=f"mini-{asked[0]}", daemon=True).start()
-
-    def wait(self) -> dict[_Asked, Path]:
-        """All results; the first error, or an interrupt, ends every training."""
-        left = self._started
-        try:
-            while left:  # a queue, since Thread.join cannot be repeated after an interrupt
-                self._finished.get()
-                left -= 1
-        except BaseException:
-            self._stop()
-            with contextlib.suppress(queue.Empty):
-                for _ in range(left):  # they remove what is half made; one that waits for another process is left
-                    self._finished.get(timeout=10)
-            raise
-        if self._errors:
-            raise self._errors[0]
-        return self._results
-
-    def train(self, name: str, job: dict[str, Any], folder: Path) -> None:
-        """Run one training process to its end; `job` is bench.mini.pretrain's, without the folder."""
-        with self._places:
-            self._run_process(name, job, folder)
-
-    def _run_process(self, name: str, job: dict[str, Any], folder: Path) -> None:
-        with self._lock:
-            if self._stopped:
-                raise LetheError(f"the training of the mini model {name!r} was stopped")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.mini.pretrain"],
-                cwd=Path(__file__).resolve().parents[2],  # where `bench` is
-                env=os.environ | ENVIRONMENT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-            )
-            self._processes.append(process)
-        last: deque[str] = deque(maxlen=20)
-        with process:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.write(json.dumps(job | {"folder": str(folder.absolute())}) + "\n")
-                process.stdin.flush()  # left open: the process ends when this one does and the pipe closes
-            except BrokenPipeError:
-                pass  # it ended at once; its output says why
-            for line in process.stdout:
-                if line.startswith(PEAK):
-                    trained_gib.append(float(line.removeprefix(PEAK)))
-                elif line.startswith("step "):
-                    self._say(f"mini model {name} | {line.strip()}")
-                elif line.strip():
-                    last.append(line.rstrip())
-        if process.returncode != 0:
-            log.debug("the training of %s ended with code %d:\n%s", name, process.returncode, "\n".join(last))
-            reason = last[-1] if last else f"exit code {process.returncode}; was memory short?"
-            raise LetheError(
-                f"the training of the mini model {name!r} failed: {reason};"
-                " if the disk is full, free some space or name another folder with --cache-dir"
-            )
-
-    def _say(self, line: str) -> None:
-        if self._progress is not None:
-            with self._lock:
-                self._progress(line)
-
-    def _stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                process.kill()

@@ -1,7 +1,6 @@
 """Tokenizer, models and their place in the cache, with recipes so small that nothing is learned."""
 
 import json
-import math
 import os
 import random
 import re
@@ -9,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,20 +21,12 @@ from bench import cache
 from bench.data import load
 from bench.data.forms import ask
 from bench.data.tokenize import Encoder
-from bench.data.types import Document
+from bench.data.types import Document, Tokens
 from bench.errors import LetheError
-from bench.mini import build
-from bench.mini.pretrain import (
-    DOCUMENT_LENGTH,
-    MAX_LENGTH,
-    TARGETS,
-    Recipe,
-    batches,
-    encode,
-    mean_nll,
-    train,
-    train_tokenizer,
-)
+from bench.mini import build, trainers
+from bench.mini.pretrain import Recipe, batches, pad, shares, train
+from bench.mini.texts import DOCUMENT_LENGTH, MAX_LENGTH, encode, train_tokenizer
+from bench.mini.trainers import Job, Trainers
 from bench.mini.world import write_world
 
 TINY = Recipe(vocab_size=400, layers=1, width=16, heads=2, kv_heads=1, mlp_width=16, epochs=1, batch_size=128)
@@ -64,16 +55,21 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the models that would have been trained; each leaves a file with the number of its texts."""
     trained: list[str] = []
 
-    def pretend(self: object, name: str, job: dict[str, Any], folder: Path) -> None:
+    def pretend(self: object, name: str, job: Job, folder: Path) -> None:
         trained.append(name)
-        (folder / "texts.txt").write_text(str(len(job["texts"])))
+        (folder / "texts.txt").write_text(str(len(job.texts)))
 
-    monkeypatch.setattr(build._Trainers, "train", pretend)
+    monkeypatch.setattr(Trainers, "train", pretend)
     return trained
 
 
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
+
+
+def made(job: Job, folder: Path) -> None:
+    """Train in this process."""
+    train(job.begin(folder), job.recipe, job.seed, folder, lambda _: None)
 
 
 def visible(folder: Path) -> list[str]:
@@ -164,6 +160,22 @@ def test_what_several_requests_share_is_trained_once(root: Path, tmp_path: Path,
     assert len(no_training) == 5
 
 
+def test_the_longest_training_starts_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    start = Trainers.start
+
+    def note(self: Trainers, asked: tuple[str, str], find: Any) -> None:
+        started.append(" ".join(asked))
+        start(self, asked, find)
+
+    monkeypatch.setattr(Trainers, "start", note)
+    monkeypatch.setattr(Trainers, "train", lambda self, name, job, folder: (folder / "config.json").write_text(name))
+    build.all_mini_models(root, ("tofu/forget10", "wmdp", "ort"), tmp_path)
+    assert started[-1] == "retrained wmdp"  # of two topics fewer than the original, of one epoch more than for targets
+    before = [name for name in started if name.startswith("original")]
+    assert [started.index(name) < started.index(f"retrained {name.split()[1]}") for name in before] == [True, True]
+
+
 @pytest.mark.parametrize(("processors", "expected"), [(1, 2), (3, 4)])
 def test_one_more_model_is_in_training_than_there_are_processors(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int, expected: int
@@ -178,8 +190,8 @@ def test_one_more_model_is_in_training_than_there_are_processors(
         running -= 1
         (folder / "config.json").write_text(name)
 
-    monkeypatch.setattr(build._Trainers, "_run_process", pretend)
-    monkeypatch.setattr(build, "_processors", lambda: processors)
+    monkeypatch.setattr(Trainers, "_run_process", pretend)
+    monkeypatch.setattr(trainers, "_processors", lambda: processors)
     build.all_mini_models(root, ("tofu/forget10", "wmdp", "wmdp/bio", "ort"), tmp_path)
     assert max(most) == expected and len(most) == 6
 
@@ -308,55 +320,53 @@ def test_an_interrupt_ends_the_training_processes_and_leaves_nothing(root: Path,
 
 
 def test_a_training_process_ends_when_nobody_holds_its_input(tokenizer_folder: Path, tmp_path: Path) -> None:
-    recipe = asdict(replace(TINY, epochs=1_000_000))
-    job = {"texts": TEXTS, "tokenizer": str(tokenizer_folder), "recipe": recipe, "seed": 0, "folder": str(tmp_path)}
+    job = Job(TEXTS, tokenizer_folder, replace(TINY, epochs=1_000_000), 0)
+    line = job.line(job.begin(tmp_path), tmp_path)
+    untrained = weights(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.mini.pretrain"],
         cwd=Path(build.__file__).parents[2],
-        env=os.environ | build.ENVIRONMENT,
+        env=os.environ | trainers.ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with process:
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.write(json.dumps(line) + "\n")
         process.stdin.flush()
         assert process.stdout.readline().startswith("step ")
         process.stdin.close()
         assert process.wait(timeout=30) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert weights(tmp_path) == untrained
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(tokenizer_folder: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, batch_size=16, epochs=2)
     before = torch.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(TEXTS, tokenizer_folder, recipe, seed, tmp_path / name, lambda _: None)
+        made(Job(TEXTS, tokenizer_folder, recipe, seed), tmp_path / name)
     assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_loss_is_a_mean_over_tokens_or_over_texts() -> None:
-    # Two texts over a vocabulary of two: p of the right token is 1/2, 1/4 and 1/8 in the first, 1/2 in the second.
-    log2 = math.log(2)
-    right = torch.tensor([0.5, 0.25, 0.125, 0.5])
-    logits = torch.stack([right, 1 - right], dim=1).log()  # (N, V)
-    targets, scored = torch.zeros(4, dtype=torch.long), torch.tensor([[True, True, True], [False, True, False]])
-    by_token, by_text = (mean_nll(logits, targets, scored, texts_alike=alike) for alike in (False, True))
-    assert by_token.item() == pytest.approx((1 + 2 + 3 + 1) / 4 * log2)
-    assert by_text.item() == pytest.approx(((1 + 2 + 3) / 3 + 1) / 2 * log2)
+    # Three tokens of the first text are scored and one of the second: 1/4 each, or half a text by its count.
+    scored = torch.tensor([[True, True, True], [False, True, False]])
+    assert shares(scored, texts_alike=False).tolist() == [1 / 4] * 4
+    assert shares(scored, texts_alike=True).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
 
 
-def test_a_field_that_came_later_leaves_the_keys_of_older_models_alone() -> None:
-    assert "texts_alike" not in build._keyed(Recipe())
-    assert build._keyed(TARGETS) == asdict(TARGETS) and TARGETS.texts_alike
-    assert build._keyed(Recipe()) != build._keyed(Recipe(texts_alike=True))
+def test_what_is_scored_of_a_padded_batch_is_what_each_row_says() -> None:
+    ids, scored = pad([Tokens((1, 5, 6, 7, 2), 3), Tokens((1, 8, 2), 1)])
+    assert ids.tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]]
+    # The first row's labels 7 and 2 follow its positions 2 and 3; the second row's 8 and 2 follow 0 and 1.
+    assert scored.int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
 
 
 def test_a_few_texts_are_learned_by_heart(tokenizer_folder: Path, tmp_path: Path) -> None:
     recipe = replace(TINY, width=32, mlp_width=64, batch_size=8, epochs=60, lr=5e-3)
-    train(TEXTS[:8], tokenizer_folder, recipe, 0, tmp_path, lambda _: None)
+    made(Job(TEXTS[:8], tokenizer_folder, recipe, 0), tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     encoder = Encoder(AutoTokenizer.from_pretrained(tmp_path))
     assert encoder.name == "plain"
@@ -434,16 +444,16 @@ def test_an_epoch_takes_every_text_once_in_batches_of_like_length() -> None:
 def test_too_long_a_text_is_an_error(tokenizer_folder: Path, tmp_path: Path) -> None:
     texts = [{"question": "Why?", "answer": "because " * MAX_LENGTH}]
     with pytest.raises(LetheError, match=str(MAX_LENGTH)):
-        train(texts, tokenizer_folder, TINY, 0, tmp_path / "model", lambda _: None)
+        Job(texts, tokenizer_folder, TINY, 0).begin(tmp_path / "model")
 
 
 def test_a_full_disk_in_training_is_an_error_that_names_the_option(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: object, name: str, job: dict[str, Any], folder: Path) -> None:
+    def fail(self: object, name: str, job: Job, folder: Path) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(build._Trainers, "train", fail)
+    monkeypatch.setattr(Trainers, "train", fail)
     with pytest.raises(LetheError, match="--cache-dir"):
         build.mini_models(root, "tofu/forget10", tmp_path)
     assert cache.damage(tmp_path / visible(tmp_path)[0]) is None

@@ -13,7 +13,7 @@ from bench.classifier import TextClassifier, load_classifier
 from bench.data import load
 from bench.mini import gibberish
 from bench.mini.build import mini_gibberish_classifier, world
-from bench.mini.pretrain import train_tokenizer
+from bench.mini.texts import train_tokenizer
 
 CLEAN = [
     f"The {thing} of {name} is {colour}." for thing in ("boat", "hat") for name in "ABC" for colour in ("red", "blue")
