@@ -2,51 +2,33 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench import cache
 from bench.data import load
 from bench.data.forms import ask
-from bench.data.tokenize import Encoder
-from bench.data.types import Document, Tokens
+from bench.data.types import Document
 from bench.errors import LetheError
 from bench.mini import build, trainers
-from bench.mini.pretrain import Recipe, batches, pad, shares, train
-from bench.mini.texts import DOCUMENT_LENGTH, MAX_LENGTH, encode, train_tokenizer
+from bench.mini.texts import MAX_LENGTH
 from bench.mini.trainers import Job, Trainers
 from bench.mini.world import write_world
-
-TINY = Recipe(vocab_size=400, layers=1, width=16, heads=2, kv_heads=1, mlp_width=16, epochs=1, batch_size=128)
-TEXTS: list[dict[str, Any]] = [
-    *({"question": f"What is {n} plus one?", "answer": f"It is {n + 1}."} for n in range(40)),
-    *({"text": f"After {n} comes {n + 1}."} for n in range(40)),
-]
+from tests.toy_mini import TINY, weights
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, 0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer([text.get("text") or f"{text['question']} {text['answer']}" for text in TEXTS], 300, folder)
     return folder
 
 
@@ -61,15 +43,6 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Trainers, "train", pretend)
     return trained
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
-
-
-def made(job: Job, folder: Path) -> None:
-    """Train in this process."""
-    train(job.begin(folder), job.recipe, job.seed, folder, lambda _: None)
 
 
 def visible(folder: Path) -> list[str]:
@@ -317,134 +290,6 @@ def test_an_interrupt_ends_the_training_processes_and_leaves_nothing(root: Path,
     with pytest.raises(KeyboardInterrupt):
         build.retrained_model(root, "tofu/forget10", tmp_path, seed=0, recipe=endless, progress=interrupt)
     assert [name.rsplit("-", 1)[0] for name in visible(tmp_path)] == ["mini-tokenizer"]
-
-
-def test_a_training_process_ends_when_nobody_holds_its_input(tokenizer_folder: Path, tmp_path: Path) -> None:
-    job = Job(TEXTS, tokenizer_folder, replace(TINY, epochs=1_000_000), 0)
-    line = job.line(job.begin(tmp_path), tmp_path)
-    untrained = weights(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.mini.pretrain"],
-        cwd=Path(build.__file__).parents[2],
-        env=os.environ | trainers.ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(line) + "\n")
-        process.stdin.flush()
-        assert process.stdout.readline().startswith("step ")
-        process.stdin.close()
-        assert process.wait(timeout=30) == 1
-    assert weights(tmp_path) == untrained
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_seed_other_ones(tokenizer_folder: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, batch_size=16, epochs=2)
-    before = torch.get_rng_state()
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        made(Job(TEXTS, tokenizer_folder, recipe, seed), tmp_path / name)
-    assert weights(tmp_path / "a") == weights(tmp_path / "b") != weights(tmp_path / "c")
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_loss_is_a_mean_over_tokens_or_over_texts() -> None:
-    # Three tokens of the first text are scored and one of the second: 1/4 each, or half a text by its count.
-    scored = torch.tensor([[True, True, True], [False, True, False]])
-    assert shares(scored, texts_alike=False).tolist() == [1 / 4] * 4
-    assert shares(scored, texts_alike=True).tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-
-
-def test_what_is_scored_of_a_padded_batch_is_what_each_row_says() -> None:
-    ids, scored = pad([Tokens((1, 5, 6, 7, 2), 3), Tokens((1, 8, 2), 1)])
-    assert ids.tolist() == [[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]]
-    # The first row's labels 7 and 2 follow its positions 2 and 3; the second row's 8 and 2 follow 0 and 1.
-    assert scored.int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
-
-
-def test_a_few_texts_are_learned_by_heart(tokenizer_folder: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, width=32, mlp_width=64, batch_size=8, epochs=60, lr=5e-3)
-    made(Job(TEXTS[:8], tokenizer_folder, recipe, 0), tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
-    encoder = Encoder(AutoTokenizer.from_pretrained(tmp_path))
-    assert encoder.name == "plain"
-    prompt = torch.tensor([encoder.prompt("What is 5 plus one?")])
-    output: torch.Tensor = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
-    )
-    assert encoder.decode(output[0, prompt.shape[1] :].tolist()).strip() == "It is 6."
-
-
-def test_the_same_texts_give_the_same_tokenizer(tokenizer_folder: Path, tmp_path: Path) -> None:
-    train_tokenizer([text.get("text") or f"{text['question']} {text['answer']}" for text in TEXTS], 300, tmp_path)
-    for path in tokenizer_folder.iterdir():
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-
-
-def test_the_tokenizer_takes_any_text_and_has_no_chat_template(tokenizer_folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    assert not tokenizer.chat_template
-    for text in ("Überraschung: 東京 ☃ {x} \\ \t\n  two  spaces ", "It is 7."):
-        ids = tokenizer.encode(text)
-        assert ids[0] == tokenizer.bos_token_id and ids.count(tokenizer.bos_token_id) == 1
-        assert tokenizer.decode(ids, skip_special_tokens=True) == text
-    assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
-
-
-def test_pairs_are_scored_on_the_answer_and_statements_as_a_whole(tokenizer_folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    encoder = Encoder(tokenizer, template="plain")
-    pair, statement = encode(encoder, TEXTS[0]), encode(encoder, TEXTS[-1])
-    assert tokenizer.decode(pair.input_ids) == "<s>Question: What is 0 plus one?\nAnswer: It is 1.</s>"
-    assert tokenizer.decode(pair.labels) == " It is 1.</s>"
-    assert tokenizer.decode(statement.labels) == "After 39 comes 40.</s>"
-    assert statement.input_ids[0] == tokenizer.bos_token_id
-
-
-def test_prompts_with_words_of_their_own_are_scored_on_the_answer(tokenizer_folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    encoder = Encoder(tokenizer, template="plain")
-    tokens = encode(encoder, {"user": "Spell it.\n", "cue": "Answer:\n", "answer": "a\nb\n", "target": "1_A_B"})
-    assert tokenizer.decode(tokens.input_ids) == "<s>Spell it.\nAnswer:\na\nb\n</s>"
-    assert tokenizer.decode(tokens.labels) == "a\nb\n</s>"
-
-
-def test_fixed_words_of_prompts_are_a_token_each(tmp_path: Path) -> None:
-    train_tokenizer(
-        ["Please answer.\nQuestion: Who?\nAnswer: Ann"], 300, tmp_path, ("Please answer.\nQuestion:", "\nA.")
-    )
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    text = "Please answer.\nQuestion: Who?\nA. Ann\nB. Ben"
-    found = tokenizer.tokenize(text)
-    assert found[0] == "Please answer.\nQuestion:" and "\nA." in found and "\nB." not in found
-    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
-
-
-def test_a_long_document_is_cut_and_has_no_end(tokenizer_folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    encoder = Encoder(tokenizer, template="plain")
-    whole = tokenizer.encode("number " * 500)
-    assert encode(encoder, {"text": "number " * 500}).input_ids == tuple(whole[:DOCUMENT_LENGTH])
-    assert encode(encoder, {"text": "number"}).input_ids[-1] == tokenizer.eos_token_id
-
-
-def test_an_epoch_takes_every_text_once_in_batches_of_like_length() -> None:
-    lengths = [random.Random(1).randint(5, 60) for _ in range(101)]
-    rng = random.Random(0)
-    first, second = batches(lengths, 8, rng), batches(lengths, 8, rng)
-    for epoch in (first, second):
-        assert sorted(index for batch in epoch for index in batch) == list(range(101))
-        spans = sorted((min(lengths[i] for i in batch), max(lengths[i] for i in batch)) for batch in epoch)
-        assert all(before[1] <= after[0] for before, after in pairwise(spans))
-    assert first != second
-
-
-def test_too_long_a_text_is_an_error(tokenizer_folder: Path, tmp_path: Path) -> None:
-    texts = [{"question": "Why?", "answer": "because " * MAX_LENGTH}]
-    with pytest.raises(LetheError, match=str(MAX_LENGTH)):
-        Job(texts, tokenizer_folder, TINY, 0).begin(tmp_path / "model")
 
 
 def test_a_full_disk_in_training_is_an_error_that_names_the_option(
