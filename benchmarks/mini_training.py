@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from bench.mini.build import training_job, world
-from bench.mini.pretrain import WEIGHTS, Recipe, batches, llama, pad, shares
+from bench.mini.pretrain import WEIGHTS, Recipe, batches, model_of, pad, shares
 from bench.mini.trainers import Job
 
 BENCHMARKS = {"people and domains": "tofu/forget10", "targets": "ort"}
@@ -47,7 +47,8 @@ def main() -> None:
 
 def _measured(job: Job, folder: Path, steps: int, rounds: int) -> tuple[str, ...]:
     """The cells of a row, from the first batches of an epoch."""
-    rows = job.begin(folder)
+    job.write_untrained(folder)
+    rows = job.rows()
     epoch = batches([len(row.input_ids) for row in rows], job.recipe.batch_size, random.Random(job.seed))[:steps]
     made = [pad([rows[i] for i in batch]) for batch in epoch]
     asked = [(ids, scored, shares(scored, texts_alike=job.recipe.texts_alike)) for ids, scored in made]
@@ -89,7 +90,7 @@ def _by_autograd(folder: Path, recipe: Recipe) -> Step:
 
 
 def _by_hand(folder: Path, recipe: Recipe) -> Step:
-    model = llama(recipe, load_file(folder / WEIGHTS))
+    model = model_of(recipe, load_file(folder / WEIGHTS))
     optimizer = _optimizer([model.parameters], recipe)
 
     def step(ids: torch.Tensor, scored: torch.Tensor, share: torch.Tensor) -> float:

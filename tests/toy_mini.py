@@ -19,4 +19,5 @@ def weights(folder: Path) -> bytes:
 
 def made(job: Job, folder: Path) -> None:
     """Train in this process."""
-    train(job.begin(folder), job.recipe, job.seed, folder, lambda _: None)
+    job.write_untrained(folder)
+    train(job.rows(), job.recipe, job.seed, folder, lambda _: None)

@@ -34,7 +34,7 @@ from bench.errors import LetheError
 from bench.mini import gibberish
 from bench.mini.pretrain import REAL_DATA, REAL_DOCUMENTS, REAL_TARGETS, TARGETS, VERSION, Recipe
 from bench.mini.texts import Text, train_tokenizer
-from bench.mini.trainers import Job, Progress, Trainers
+from bench.mini.trainers import Asked, Job, Progress, Trainers
 from bench.mini.world import SEED, make_world, write_world
 
 TOFU = tofu.DEFAULT
@@ -43,7 +43,7 @@ REAL_TEXTS = 400
 """How many documents of each topic, and as many to keep, are read of real corpora: the first, as with --limit."""
 
 MOST_CHARACTERS = 2000
-"""What is looked at of a real document; pretrain.DOCUMENT_LENGTH tokens are read, some four characters each."""
+"""What is looked at of a real document; texts.DOCUMENT_LENGTH tokens are read, some four characters each."""
 
 
 MOST_TARGETS = 4
@@ -131,7 +131,7 @@ def all_mini_models(
 
     With as many as there are, an odd number of models would leave processors idle while the last one is made.
     """
-    wanted: dict[_Asked, _Wanted] = {}
+    wanted: dict[Asked, _Wanted] = {}
     for benchmark in benchmarks:
         texts = _texts(root, benchmark)
         names = ("original",) if judges_only(benchmark) else ("original", "retrained")
@@ -150,7 +150,7 @@ def mini_gibberish_classifier(root: Path, cache_dir: Path, *, progress: Progress
     Fluent is what the retrained model of the largest forget split reads, with that model's tokenizer.
     """
     texts = _texts(root, TOFU)
-    common = {"version": VERSION, "packages": _packages()}
+    common = _common()
     wanted = _Wanted("retrained", "retrained", texts.retrained, texts, texts.recipe)
     tokenizer = _tokenizer(wanted, cache_dir, common, really=True)
     clean = [text.get("answer") or text["text"] for text in texts.retrained]
@@ -185,7 +185,7 @@ def training_job(root: Path, benchmark: str, cache_dir: Path) -> Job:
     """What the original of a request is trained with."""
     texts = _texts(root, benchmark)
     wanted = _Wanted("original", "original", texts.original, texts, texts.recipe)
-    tokenizer = _tokenizer(wanted, cache_dir, {"version": VERSION, "packages": _packages()}, really=True)
+    tokenizer = _tokenizer(wanted, cache_dir, _common(), really=True)
     return Job(texts.original, tokenizer, texts.recipe, seed=0)
 
 
@@ -342,25 +342,21 @@ class _Wanted:
         return self.recipe.epochs * sum(len(_line(text)) for text in self.rows)
 
 
-_Asked = tuple[str, str]
-"""A model's name and the request that asks for it."""
-
-
 def _train(
-    wanted: Mapping[_Asked, _Wanted],
+    wanted: Mapping[Asked, _Wanted],
     cache_dir: Path,
     seed: int,
     progress: Progress | None,
     *,
     really: bool = True,
-) -> dict[_Asked, Path]:
+) -> dict[Asked, Path]:
     """The folder of each; what several ask for is made once."""
     packages = _packages()
-    keys: dict[_Asked, dict[str, Any]] = {}
-    jobs: dict[_Asked, Job] = {}
-    first: dict[tuple[str, str], _Asked] = {}
+    keys: dict[Asked, dict[str, Any]] = {}
+    jobs: dict[Asked, Job] = {}
+    first: dict[tuple[str, str], Asked] = {}
 
-    def same(asked: _Asked) -> tuple[str, str]:
+    def same(asked: Asked) -> tuple[str, str]:
         return wanted[asked].name, cache.fingerprint(keys[asked])
 
     for asked, model in wanted.items():
@@ -370,13 +366,18 @@ def _train(
         keys[asked] = common | {"texts": cache.fingerprint(model.rows)}
         jobs[asked] = Job(model.rows, tokenizer, model.recipe, seed)
         first.setdefault(same(asked), asked)
-    trainers: Trainers[_Asked] = Trainers(progress)
+    trainers = Trainers(progress)
     for asked in sorted(first.values(), key=lambda asked: wanted[asked].work, reverse=True):  # no long one at the end
         model = wanted[asked]
         build = partial(trainers.train, model.label, jobs[asked]) if really else _refuse
         trainers.start(asked, partial(cache.cached, cache_dir, f"mini-{model.name}", keys[asked], build))
     folders = trainers.wait()
     return {asked: folders[first[same(asked)]] for asked in wanted}
+
+
+def _common() -> dict[str, Any]:
+    """What is part of every key."""
+    return {"version": VERSION, "packages": _packages()}
 
 
 def _packages() -> dict[str, str]:

@@ -1,10 +1,12 @@
 """The loss of a small Llama and its gradient, written out by hand: no autograd, few and large operations.
 
-The matrices of the mini models are so small that of a training step of transformers' model more than half goes into
-everything beside matrix products (`python -m benchmarks.mini_training`). Here a step is the same mathematics with
-queries, keys and values in one product, gate and up in another, attention as plain batched products, the last block's
-feed-forward and the head at scored positions only, and parameters, gradient and so the optimizer's state as one vector.
-tests/bench/mini/test_llama.py holds the gradient against autograd on transformers' LlamaForCausalLM.
+The matrices of the mini models are so small that a training step of transformers' model spends much of its time on what
+is no matrix product. Here a step is the same mathematics with queries, keys and values in one product, gate and up in
+another, attention as plain batched products, the last block's feed-forward and the head at scored positions only, and
+parameters, gradient and so the optimizer's state as one vector: about a third less time
+(`python -m benchmarks.mini_training`). tests/bench/mini/test_llama.py holds the gradient against autograd on
+transformers' LlamaForCausalLM. Attention weights are kept for the way back, 4 B H T^2 bytes a block: right for texts of
+tens of tokens, not for thousands.
 
 Shapes: B texts, T tokens, N = B T, S scored positions, V vocabulary, D width, H heads, K key-value heads, C channels of
 a head, F width of the feed-forward.
@@ -68,13 +70,12 @@ class _Normed:
 
 @dataclass(frozen=True)
 class _Places:
-    """Of the positions of a text of T tokens: their rotations, queries' divided by the root of C, and who sees whom."""
+    """Rotations of the positions of a text of T tokens, queries' divided by the root of C."""
 
     q: Tensor  # (T, C / 2) complex, as the next three
     k: Tensor
     q_back: Tensor
     k_back: Tensor
-    mask: Tensor  # (H / K T, T), for a group of heads
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class Llama:
         self._weights, self._gradients = self._cut(self.parameters), self._cut(self.gradient)
         self.parameters.requires_grad_().grad = self.gradient  # as optimizers know it
         self._known_places: dict[int, _Places] = {}
+        self._mask = torch.empty(0, 0)  # (T, T) of the longest text so far
 
     @torch.no_grad()
     def state(self) -> dict[str, Tensor]:
@@ -213,7 +215,8 @@ class Llama:
         q = _rotate(q, places.q).view(groups, -1, s.channels)
         k = _rotate(k, places.k).view(groups, tokens, s.channels)
         v = v.reshape(groups, tokens, s.channels)
-        weights = torch.softmax(torch.baddbmm(places.mask, q, k.transpose(1, 2)), -1)
+        mask = self._mask[:tokens, :tokens].repeat(s.heads // s.kv_heads, 1)  # (H / K T, T)
+        weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2)), -1)
         mixed = torch.bmm(weights, v).view(texts, s.heads, tokens, s.channels).transpose(1, 2)
         return mixed.reshape(len(qkv), s.width), _Attended(q, k, v, weights)
 
@@ -238,9 +241,10 @@ class Llama:
             steps = torch.arange(0, s.channels, 2, dtype=torch.float64) / s.channels
             angles = torch.outer(torch.arange(tokens, dtype=torch.float64), THETA**-steps)
             k = torch.polar(torch.ones_like(angles), angles).to(dtype.to_complex())
-            q, mask = k * s.channels**-0.5, torch.full((tokens, tokens), -torch.inf, dtype=dtype).triu(1)
-            back = (q.conj().resolve_conj(), k.conj().resolve_conj())
-            self._known_places[tokens] = _Places(q, k, *back, mask.repeat(s.heads // s.kv_heads, 1))
+            q = k * s.channels**-0.5
+            self._known_places[tokens] = _Places(q, k, q.conj().resolve_conj(), k.conj().resolve_conj())
+            if tokens > len(self._mask):
+                self._mask = torch.full((tokens, tokens), -torch.inf, dtype=dtype).triu(1)
         return self._known_places[tokens]
 
     def _turned(self, name: str, weight: Tensor, rows: int) -> Tensor:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from bench.mini.llama import Llama
 
 VERSION = 3
-"""Raised with every change that changes a trained bit, here or in the plain template; part of the cache key."""
+"""Raised with every change that changes a trained bit: here, in llama.py, in texts.py, in the first weights that a
+trainers.Job writes, or in the plain template. Part of the cache key."""
 
 PEAK = "peak GiB "
 """What the last line begins with, in front of the memory that the training took."""
@@ -107,7 +108,7 @@ def train(rows: Sequence[Tokens], recipe: Recipe, seed: int, folder: Path, repor
     from safetensors.torch import load, save_file
 
     path = folder / WEIGHTS
-    model = llama(recipe, load(path.read_bytes()))
+    model = model_of(recipe, load(path.read_bytes()))
     optimizer = torch.optim.AdamW(
         [model.parameters], lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
@@ -140,7 +141,7 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise)
 
 
-def llama(recipe: Recipe, state: "dict[str, Tensor]") -> "Llama":
+def model_of(recipe: Recipe, state: "dict[str, Tensor]") -> "Llama":
     """The model of a recipe with the weights that the state names."""
     from bench.mini.llama import Llama, Shape
 
@@ -158,7 +159,7 @@ def llama(recipe: Recipe, state: "dict[str, Tensor]") -> "Llama":
 
 
 def pad(rows: Sequence[Tokens]) -> "tuple[Tensor, Tensor]":
-    """Ids, filled on the right with any id, and where the next token is scored; (B, T) each."""
+    """Ids, filled on the right with 0, and where the next token is scored; (B, T) each."""
     import torch
 
     width = max(len(row.input_ids) for row in rows)
@@ -191,7 +192,7 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     line = sys.stdin.buffer.readline()
-    if not line:
+    if not line.endswith(b"\n"):
         return 1  # whoever started this is gone
     job = json.loads(line)
     _end_with_parent()

@@ -1,13 +1,16 @@
 """What the tiny models read: its form, the tokenizer that is made from it, and what of it is scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
+from bench.errors import LetheError
 
 MAX_LENGTH = 1024
 
@@ -41,14 +44,31 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, folder: Path, phrases
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
     )
-    PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
         model_max_length=MAX_LENGTH,
         clean_up_tokenization_spaces=False,
-    ).save_pretrained(folder)
+    )
+    with saving(folder):
+        made.save_pretrained(folder)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Where transformers' `save_pretrained` writes to the cache: a full disk is told in a sentence, as elsewhere."""
+    try:
+        yield
+    except Exception as error:
+        # Neither is an OSError: safetensors has a kind of its own, tokenizers raises a bare Exception.
+        if type(error) is not Exception and not isinstance(error, SafetensorError):
+            raise
+        raise LetheError(
+            f"cannot write to the cache {str(folder.parent)!r}: {error};"
+            " make it writable, free some space, or name another folder with --cache-dir"
+        ) from error
 
 
 def encode(encoder: Encoder, text: Text) -> Tokens:

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.errors import LetheError
 from bench.mini.pretrain import PEAK, Recipe
-from bench.mini.texts import MAX_LENGTH, Text, encode
+from bench.mini.texts import MAX_LENGTH, Text, encode, saving
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +27,11 @@ Progress = Callable[[str], None]
 trained_gib: list[float] = []
 """Peak memory of each training of a mini model that this process has started and that has ended."""
 
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "CUDA_VISIBLE_DEVICES": "",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-"""What a training process gets on top of this one's: one thread of the CPU, no network, no bars."""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+"""What a training process gets on top of this one's: one thread of the CPU, no GPU."""
+
+Asked = tuple[str, str]
+"""A model's name and the request that asks for it."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +44,26 @@ class Job:
     recipe: Recipe
     seed: int
 
-    def begin(self, folder: Path) -> list[Tokens]:
-        """Write the untrained model with its tokenizer, and tokenise what it is to read."""
+    def line(self, folder: Path) -> str:
+        """What bench.mini.pretrain reads, with the texts tokenised."""
+        asked = {"recipe": asdict(self.recipe), "seed": self.seed, "folder": str(folder.absolute())}
+        return json.dumps(asked | {"rows": [(row.input_ids, row.label_start) for row in self.rows()]}) + "\n"
+
+    def rows(self) -> list[Tokens]:
+        """The texts, tokenised."""
+        encoder = Encoder(self._tokenizer(), template="plain", max_length=MAX_LENGTH)
+        return [encode(encoder, text) for text in self.texts]
+
+    def write_untrained(self, folder: Path) -> None:
+        """A transformers folder with the model's first weights and the tokenizer."""
         import torch
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM
         from transformers.utils import logging as logging_utils
 
         from bench.mini.llama import EPSILON, THETA
 
         logging_utils.disable_progress_bar()
-        tokenizer, recipe = AutoTokenizer.from_pretrained(self.tokenizer), self.recipe
-        encoder = Encoder(tokenizer, template="plain", max_length=MAX_LENGTH)
-        rows = [encode(encoder, text) for text in self.texts]
+        tokenizer, recipe = self._tokenizer(), self.recipe
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=recipe.width,
@@ -77,16 +81,16 @@ class Job:
             pad_token_id=tokenizer.pad_token_id,
         )
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would seed GPUs too
             model = LlamaForCausalLM(config).float().eval()
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return rows
+        with saving(folder):
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
-    def line(self, rows: Sequence[Tokens], folder: Path) -> dict[str, Any]:
-        """What bench.mini.pretrain reads."""
-        asked = [(row.input_ids, row.label_start) for row in rows]
-        return {"rows": asked, "recipe": asdict(self.recipe), "seed": self.seed, "folder": str(folder.absolute())}
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.tokenizer)
 
 
 def _processors() -> int:
@@ -94,25 +98,23 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-Key = TypeVar("Key")
-"""What a model is asked for by."""
-
-
-class Trainers(Generic[Key]):
+class Trainers:
     """One thread per wanted model: it finds the model in the cache or watches over the process that trains it."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._places = threading.Semaphore(_processors() + 1)
-        self._lock, self._beginning = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._seeding = threading.Lock()
+        """Held while first weights are drawn, from random numbers of the whole process."""
         self._stopped = False
         self._started = 0
-        self._finished: queue.SimpleQueue[Key] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[Asked] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[str]] = []
-        self._results: dict[Key, Path] = {}
+        self._results: dict[Asked, Path] = {}
         self._errors: list[BaseException] = []
 
-    def start(self, asked: Key, find: Callable[[], Path]) -> None:
+    def start(self, asked: Asked, find: Callable[[], Path]) -> None:
         def run() -> None:
             try:
                 self._results[asked] = find()
@@ -123,9 +125,9 @@ class Trainers(Generic[Key]):
                 self._finished.put(asked)
 
         self._started += 1
-        threading.Thread(target=run, name=f"mini-{asked}", daemon=True).start()
+        threading.Thread(target=run, name=f"mini-{asked[0]}", daemon=True).start()
 
-    def wait(self) -> dict[Key, Path]:
+    def wait(self) -> dict[Asked, Path]:
         """All results; the first error, or an interrupt, ends every training."""
         left = self._started
         try:
@@ -149,8 +151,7 @@ class Trainers(Generic[Key]):
 
     def _run_process(self, name: str, job: Job, folder: Path) -> None:
         with self._lock:
-            if self._stopped:
-                raise LetheError(f"the training of the mini model {name!r} was stopped")
+            self._check_stopped(name)
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.mini.pretrain"],
                 cwd=Path(__file__).resolve().parents[2],  # where `bench` is
@@ -165,12 +166,13 @@ class Trainers(Generic[Key]):
         last: deque[str] = deque(maxlen=20)
         with process:
             assert process.stdin is not None and process.stdout is not None
-            line = self._prepared(process, job, folder)
+            asked = self._prepare(process, name, job, folder)
             try:
-                process.stdin.write(line)
+                process.stdin.write(asked)
                 process.stdin.flush()  # left open: the process ends when this one does and the pipe closes
-            except BrokenPipeError:
-                pass  # it ended at once; its output says why
+            except BrokenPipeError:  # it ended at once; its output says why
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()  # else the end of the block would try once more
             for line in process.stdout:
                 if line.startswith(PEAK):
                     trained_gib.append(float(line.removeprefix(PEAK)))
@@ -186,14 +188,20 @@ class Trainers(Generic[Key]):
                 " if the disk is full, free some space or name another folder with --cache-dir"
             )
 
-    def _prepared(self, process: "subprocess.Popen[str]", job: Job, folder: Path) -> str:
-        """The job as a line, made while the process loads torch; without a job it ends at once."""
+    def _prepare(self, process: "subprocess.Popen[str]", name: str, job: Job, folder: Path) -> str:
+        """The job as a line, made while the process loads torch; where that fails the process ends."""
         try:
-            with self._beginning:  # the random numbers of untrained weights are those of the whole process
-                return json.dumps(job.line(job.begin(folder), folder)) + "\n"
+            with self._seeding:
+                self._check_stopped(name)
+                job.write_untrained(folder)
+            return job.line(folder)
         except BaseException:
             process.kill()
             raise
+
+    def _check_stopped(self, name: str) -> None:
+        if self._stopped:
+            raise LetheError(f"the training of the mini model {name!r} was stopped")
 
     def _say(self, line: str) -> None:
         if self._progress is not None:

@@ -144,7 +144,7 @@ def test_the_longest_training_starts_first(root: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(Trainers, "start", note)
     monkeypatch.setattr(Trainers, "train", lambda self, name, job, folder: (folder / "config.json").write_text(name))
     build.all_mini_models(root, ("tofu/forget10", "wmdp", "ort"), tmp_path)
-    assert started[-1] == "retrained wmdp"  # of two topics fewer than the original, of one epoch more than for targets
+    assert started[-1] == "retrained wmdp"  # of two topics fewer than the original, of two epochs more than for targets
     before = [name for name in started if name.startswith("original")]
     assert [started.index(name) < started.index(f"retrained {name.split()[1]}") for name in before] == [True, True]
 
