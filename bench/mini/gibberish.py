@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.mini.pretrain import rate
+from bench.mini.texts import saving
 
 VERSION = 1
 """Raised with every change that changes a trained bit; part of the cache key."""
@@ -171,7 +172,7 @@ def train(
     draw = Draw(clean, refusals, random.Random(seed))
     labels = [DRAWN[place % len(DRAWN)] for place in range(recipe.batch_size)]
     with _one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         model = LlamaForSequenceClassification(config).float().train()
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
@@ -194,8 +195,9 @@ def train(
             schedule.step()
             if step % 10 == 0:
                 report(f"mini gibberish classifier | step {step}/{recipe.steps} | loss {loss.item():.3f}")
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with saving(folder):
+        model.eval().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Runs as a process of its own (`python -m bench.mini.pretrain`, started by bench.mini.trainers with the job on its
 standard input) so that models train side by side, and ends itself when that input closes: when whoever started it is
-gone. It loads torch, not transformers, whose import takes as long as a tenth of a training: what is transformers' own,
+gone. It loads torch, not transformers, whose import takes seconds more: what is transformers' own,
 the untrained model and its folder, is there when it starts.
 """
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from transformers import LlamaForSequenceClassification
 
 from bench.classifier import TextClassifier, load_classifier
 from bench.data import load
+from bench.errors import LetheError
 from bench.mini import gibberish
 from bench.mini.build import mini_gibberish_classifier, world
 from bench.mini.texts import train_tokenizer
@@ -104,6 +107,16 @@ def test_the_same_seed_gives_the_same_bits_whatever_was_drawn_before(tmp_path: P
     assert weights(tmp_path / "tokenizer", tmp_path, "two") == one
     assert torch.equal(torch.get_rng_state(), state)  # and nothing else is drawn otherwise after it
     assert weights(tmp_path / "tokenizer", tmp_path, "three", seed=1) != one
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    train_tokenizer(CLEAN, 300, tmp_path / "tokenizer")
+    monkeypatch.setattr(LlamaForSequenceClassification, "save_pretrained", fail)
+    with pytest.raises(LetheError, match=r"No space left on device; .* --cache-dir"):
+        weights(tmp_path / "tokenizer", tmp_path, "judge")
 
 
 def test_every_class_is_drawn_from_any_texts() -> None:
