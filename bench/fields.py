@@ -1,6 +1,7 @@
 """Typed dataclass fields from text: what `--set npo.beta=0.2` and `grun_npo[rank=16]` come down to."""
 
 import dataclasses
+import functools
 import math
 import re
 import types
@@ -42,13 +43,19 @@ def with_fields(item: T, values: Mapping[str, Any], *, where: str) -> T:
     return _replace(item, dict(values), where)
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _replace(item: Any, values: dict[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(type(item))
+    hints = _hints(type(item))
     changes: dict[str, Any] = {}
     for f in dataclasses.fields(item):
         value = getattr(item, f.name)
         if dataclasses.is_dataclass(value):
-            inner = {k: v for k, v in values.items() if k in settable(value)}
+            inside = settable(value)
+            inner = {k: v for k, v in values.items() if k in inside}
             if inner:
                 changes[f.name] = _replace(value, inner, where)
         elif f.name in values:

@@ -23,6 +23,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
+_FONTS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "matplotlib"
+os.environ.setdefault("MPLCONFIGDIR", str(_FONTS))  # its list of fonts is made once, not by every process of the tests
 _CACHE = tempfile.TemporaryDirectory(prefix="lethe-tests-")  # the user's own cache stays as it is
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 THREADS = int(os.environ.get("LETHE_TEST_THREADS", "1"))
@@ -43,6 +45,18 @@ def few_threads() -> Iterator[None]:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(THREADS)
     yield
+
+
+@pytest.fixture
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are empty files, for whole runs that are about something else: drawing takes longer than such a run.
+
+    A test that looks at them is marked `drawn`.
+    """
+    from bench.figures import FORMATS, Picture
+
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(Picture, "rendered", lambda self: {f"{self.name}.{ending}": b"" for ending in FORMATS})
 
 
 @pytest.fixture(scope="session")

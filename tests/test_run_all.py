@@ -22,6 +22,7 @@ from tests.toy_report import Made
 from tests.toy_runs import Toys, reports, save_model, table
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.usefixtures("undrawn")
 ARCHITECTURES = ("llama", "mistral", "qwen3", "phi3", "gemma3", "gpt2", "gpt_neox")
 
 
@@ -268,6 +269,7 @@ def test_cells_of_other_commands_are_named_and_left_out_until_a_report_asks_for_
     assert reports(tmp_path) == first
 
 
+@pytest.mark.drawn
 def test_a_report_needs_no_model_and_gives_the_same_files(toys: Toys, tmp_path: Path, loads: list[str]) -> None:
     assert run_all.main(toys.command(tmp_path, "ga,npo")) == 0
     before = reports(tmp_path)

@@ -11,6 +11,8 @@ from bench.tables import HEADLINE_CHOICES
 from evaluators.lm_eval_tasks import LmEvalEvaluator
 from tests.toy_runs import SUBJECTS, Toys, choices_row, document, reports, table, write_choices, write_rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = [part for name in ("rmu", "grun_rmu", "lora_rmu", "npo", "idk") for part in ("--set", f"{name}.epochs=1")]
 
 

@@ -15,6 +15,8 @@ from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys, reports
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 DRIVER = """

@@ -12,6 +12,8 @@ from bench.summary import COLUMNS
 from tests.toy_runs import Toys, reports, table
 from tests.toy_targets import FOLDERS, NAMES, world
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = ["--set", "ort_utility.fluency_tokens=8", "--set", "ort_utility.bbh_tokens=8"]
 TWO = f"ort/{FOLDERS[0]},ort/2"
 

@@ -17,6 +17,8 @@ from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys, save_model, table, write_choices, write_data
 from tests.toy_targets import world as write_targets
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(autouse=True)
 def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from tests.toy_runs import Toys
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = ["--methods", "npo"]
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def record(
