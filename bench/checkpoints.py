@@ -11,7 +11,7 @@ from bench.cache import file_sha256
 from bench.classifier import GIBBERISH
 from bench.errors import LetheError
 from bench.mini.build import MiniModels, NotMade, all_mini_models, mini_gibberish_classifier, world
-from bench.models import out_of_memory
+from bench.models import out_of_memory, told
 from bench.options import MINI, Options
 from bench.progress import Reporter
 from bench.spec import hash_folder
@@ -115,14 +115,13 @@ def find(name: str, options: Options) -> Checkpoint:
     from transformers import AutoConfig
 
     offline = unreachable()
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=options.trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = offline or (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LetheError(
-            f"model {name!r} is neither a folder nor a hub repository that can be reached ({reason}); "
+    with told(
+        lambda why: (
+            f"model {name!r} is neither a folder nor a hub repository that can be reached ({offline or why}); "
             "check the spelling, the network, or your access to it"
-        ) from error
+        )
+    ):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=options.trust_remote_code)
     return Checkpoint(name, getattr(config, "_commit_hash", None) or "unknown")
 
 

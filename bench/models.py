@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -49,6 +50,13 @@ def choose_device(device: str) -> torch.device:
         raise LetheError(f"device {device!r} asked for, but torch sees no GPU; use --device cpu or auto")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise LetheError(f"device {device!r} asked for, but torch sees only {torch.cuda.device_count()} GPUs")
+    if chosen.type not in ("cpu", "cuda"):  # mps and so on: right where this torch was built for them
+        try:
+            torch.zeros(1, device=chosen).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise LetheError(
+                f"device {device!r} cannot be used here ({_first(error)}); use auto, cpu or cuda"
+            ) from error
     return chosen
 
 
@@ -73,7 +81,13 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
 
     logging_utils.disable_progress_bar()
     tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-    try:
+    with told(
+        lambda why: (
+            f"model {name!r} cannot be loaded as a causal language model with safetensors weights: {why}; "
+            "give a folder written by save_pretrained or the id of a hub repository that can be reached"
+        ),
+        lambda why: f"the weights of model {name!r} are damaged ({why}); fetch them again",
+    ):
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             name,
             dtype=dtype,
@@ -82,13 +96,6 @@ def load_model(name: str, *, device: torch.device, dtype: torch.dtype, trust_rem
             ignore_mismatched_sizes=True,  # told below, with the name
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise LetheError(
-            f"model {name!r} cannot be loaded as a causal language model with safetensors weights: {_first(error)}; "
-            "give a folder written by save_pretrained or the id of a hub repository that can be reached"
-        ) from error
-    except SafetensorError as error:  # no OSError: the file is there and cut off
-        raise LetheError(f"the weights of model {name!r} are damaged ({_first(error)}); fetch them again") from error
     model = model.to(device).eval().requires_grad_(False)
     if device.type == "cpu":
         # Weights lie in the file's pages as they come, and a method's restored ones in memory of their own: products of
@@ -111,25 +118,43 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> "PreTrained
     """The tokenizer of a model, by hub id or path."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        where = "folder" if Path(name).exists() else "folder or reachable hub repository"
-        raise LetheError(
-            f"no tokenizer found for model {name!r}: {_first(error)}; give a {where} that holds one "
+    where = "folder" if Path(name).exists() else "folder or reachable hub repository"
+    with told(
+        lambda why: (
+            f"no tokenizer found for model {name!r}: {why}; give a {where} that holds one "
             "(a hub id needs a network and, for gated models, access granted on its page)"
-        ) from error
+        )
+    ):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def depth_of(name: str, *, trust_remote_code: bool = False) -> int:
     """How many decoder blocks a model has, without its weights."""
     from transformers import AutoConfig
 
-    try:
+    with told(lambda why: f"the configuration of model {name!r} cannot be read: {why}"):
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise LetheError(f"the configuration of model {name!r} cannot be read: {_first(error)}") from error
     return config.get_text_config().num_hidden_layers
+
+
+@contextlib.contextmanager
+def told(said: Callable[[str], str], damaged: Callable[[str], str] | None = None) -> Iterator[None]:
+    """What libraries raise over the files of a model as one sentence; being out of memory is raised as it is.
+
+    Args:
+        said: makes the sentence of the first line of what was raised.
+        damaged: the same for weights that are cut off, where it is another one.
+    """
+    try:
+        yield
+    except LetheError:
+        raise
+    except SafetensorError as error:  # no OSError: the file is there and cut off
+        raise LetheError((damaged or said)(_first(error))) from error
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise LetheError(said(_first(error))) from error
 
 
 def _first(error: BaseException) -> str:

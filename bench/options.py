@@ -2,14 +2,15 @@
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bench.cache import default_cache_dir
-from bench.data import family, full_name
+from bench.data import family, full_name, judges_only
 from bench.errors import LetheError
 from bench.spec import MethodName, parse_methods, parse_sets
 
@@ -17,6 +18,9 @@ MINI = "mini"
 """The model, or the data, that is made on the spot."""
 LOOKS = 10
 """Looks at a training that may stop early, where --curve does not say."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name, on every file system in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,9 @@ class Options:
 
 class _Parser(argparse.ArgumentParser):
     """Says what was wrong in a sentence, without the list of all options before it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)  # --seed 3 is not to be taken for three seeds
 
     def error(self, message: str) -> NoReturn:
         raise LetheError(f"{message.removeprefix('argument ')}; see run_all.py -h")
@@ -222,7 +229,11 @@ def parser() -> argparse.ArgumentParser:
         "FILE holds {question} and {answer}",
     )
     machine = p.add_argument_group("machine and output")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    machine.add_argument(
+        "--device",
+        default="auto",
+        help="auto (cuda where there is a GPU, else cpu), cpu, cuda, cuda:N or another of torch's (default: auto)",
+    )
     machine.add_argument(
         "--dtype",
         default="auto",
@@ -234,7 +245,8 @@ def parser() -> argparse.ArgumentParser:
         type=_whole,
         default=16384,
         metavar="N",
-        help="padded tokens of one forward; changes speed and memory, not the result (default: %(default)s)",
+        help="padded tokens of one forward; changes speed and memory, and results in their last digits only "
+        "(default: %(default)s)",
     )
     machine.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out)")
     again = machine.add_mutually_exclusive_group()
@@ -352,8 +364,12 @@ def parse(argv: Sequence[str] | None) -> Options:
             )
     if a.retrained is not None and a.model == MINI:
         raise LetheError("--retrained goes with --model; the mini model comes with its own retrained model")
-    if a.retrained is not None and len(benchmarks) > 1:
-        raise LetheError("--retrained is the gold standard of one split; give one benchmark per run")
+    requests = [name for name in benchmarks if not judges_only(name)]
+    if a.retrained is not None and len(requests) > 1:
+        raise LetheError(
+            f"--retrained is the gold standard of one split, but --benchmarks names {', '.join(requests)}; give one of "
+            "them per run"
+        )
     for protocol, kinds in {"grun": ("wmdp", "mmlu"), "ort": ("ort",)}.items():
         odd = [name for name in benchmarks if family(name) not in kinds]
         if a.protocol == protocol and odd:
@@ -361,6 +377,10 @@ def parse(argv: Sequence[str] | None) -> Options:
                 f"--protocol {protocol} is defined for {' and '.join(kinds)}, not for {odd[0]}; "
                 "use strict or openunlearning"
             )
+    for name in ("model", "retrained", "data", "template", "out", "cache_dir"):
+        parts = Path(getattr(a, name) or "").parts
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):
+            raise LetheError(f"--{name.replace('_', '-')} holds a name of more than {LONGEST_NAME} bytes; shorten it")
     if a.template not in ("auto", "chat", "plain") and not Path(a.template).is_file():
         raise LetheError(f"--template must be auto, chat, plain or a file that exists, got {a.template!r}")
     return Options(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.data import FORMS, family
+from bench.errors import LetheError
 from bench.fields import with_fields
 from evaluators.forms import DerivedFormsEvaluator, FormsEvaluator
 from evaluators.lm_eval_tasks import LmEvalEvaluator
@@ -59,6 +60,10 @@ def evaluators_of(
     for make in _classes(benchmark):
         evaluator = make(protocol=protocol)
         fields = dict((sets or {}).get(evaluator.name, {}))
+        if "protocol" in fields:  # also decides how prompts are encoded
+            raise LetheError(
+                f"{evaluator.name}.protocol is chosen with --protocol, for all that a run does; leave it out"
+            )
         if classifier is not None and isinstance(evaluator, TofuEvaluator) and "fluency_classifier" not in fields:
             fields["fluency_classifier"] = classifier()
         found.append(with_fields(evaluator, fields, where=evaluator.name) if fields else evaluator)

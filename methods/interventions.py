@@ -46,7 +46,7 @@ class ThinQR(nn.Module):
 class GatedLoReFT(
     pyvene.SourcelessIntervention, pyvene.TrainableIntervention, pyvene.DistributedRepresentationIntervention
 ):
-    """h + g(h) R^T (W h + b - R h), GRUN section 3.2 (fact sheet 1.2). Everything is computed in float32.
+    """h + g(h) R^T (W h + b - R h), the module of GRUN (fact sheet 1.2). Everything is computed in float32.
 
     Deviates: the authors keep W, b and the gate in bf16, where small updates round to nothing.
     """
@@ -99,7 +99,7 @@ class GatedLoReFT(
 class ParallelGatedLoReFT(
     pyvene.SourcelessIntervention, pyvene.TrainableIntervention, pyvene.DistributedRepresentationIntervention
 ):
-    """h + c * (the sum of the edits of several modules that all read h): successive requests, GRUN section 3.3."""
+    """h + c * (the sum of the edits of several modules that all read h): successive requests of GRUN (fact sheet 1.6)."""
 
     factor: Tensor
     """() float64: c."""

@@ -116,7 +116,7 @@ def configure(
     """Defaults, then the preset or for the mini model its recipe, then `--set`, then the fields in the name's brackets.
 
     A variant such as `grun_npo[position=answer]` takes the recipe that was recorded under that label, else the one of
-    its method.
+    its position (which `--set` can give as well), else the one of its method.
 
     Args:
         family: the kind of benchmark, "tofu", "wmdp" or "ort": papers and recipes have other fields for corpora.
@@ -134,8 +134,10 @@ def configure(
             if fnmatchcase(name.base, pattern):
                 method, origin = with_fields(method, fields, where=name.label), "paper defaults for corpora"
     known = mini_recipes(family) if mini else {"recipes": {}, "search": {}}
-    position = [f"{name.base}[position={value}]" for key, value in name.fields if key == "position"]
-    found = next((key for key in (name.label, *position, name.base) if key in known["recipes"]), None)
+    given = {**sets.get(name.base, {}), **dict(name.fields)}
+    position = [f"{name.base}[position={value}]" for key, value in given.items() if key == "position"]
+    labels = ([name.label] if name.fields else []) + [*position, name.base]
+    found = next((label for label in labels if label in known["recipes"]), None)
     own = published(preset).get(name.base) if preset is not None else None
     if own is not None:
         method, origin = with_fields(method, own, where=name.label), f"preset {preset!r}"

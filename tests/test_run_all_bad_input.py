@@ -87,6 +87,14 @@ Complain = Callable[[list[str]], str]
         (["--batch-tokens", "-3"], r"--batch-tokens must be at least 1, got -3"),
         (["--template", "chta"], r"--template must be auto, chat, plain or a file that exists, got 'chta'"),
         (["--template", "chat"], r"chat template"),
+        (["--device", "meta"], r"device 'meta' cannot be used here \(.+\); use auto, cpu or cuda"),
+        (
+            ["--set", "tofu.protocol=openunlearning"],
+            r"tofu\.protocol is chosen with --protocol, for all that a run does",
+        ),
+        (["--model", "m" * 5000], r"--model holds a name of more than 255 bytes; shorten it"),
+        (["--template", "a/" + "x" * 5000], r"--template holds a name of more than 255 bytes; shorten it"),
+        (["--out", "o" * 5000], r"--out holds a name of more than 255 bytes; shorten it"),
         (["--device", "gpu"], r"unknown device 'gpu'; use auto, cpu, cuda or cuda:N"),
         (["--data", "no/such/folder"], r"--data 'no/such/folder' is no folder; give one that holds tofu/forget10"),
         (["--model", "./no/such/model"], r"there is no folder './no/such/model'; give the folder that save_pretrained"),
@@ -96,7 +104,7 @@ Complain = Callable[[list[str]], str]
         (["--retrained", "pyproject.toml"], r"pyproject.toml is not valid JSON"),
         (
             ["--benchmarks", "tofu/forget01,tofu/forget05", "--retrained", "x"],
-            r"--retrained is the gold standard of one",
+            r"--retrained is the gold standard of one split, but --benchmarks names tofu/forget01, tofu/forget05; ",
         ),
         (["--model", "mini", "--retrained", "x"], r"--retrained goes with --model; the mini model comes with its own"),
     ],
@@ -126,6 +134,7 @@ def test_a_device_that_is_not_there_is_named(toys: Toys, tmp_path: Path, complai
         (["--resume", "--fresh"], "--fresh: not allowed with argument --resume"),
         (["--seeds", "two"], "--seeds: must be a whole number, got 'two'"),
         (["--model"], "--model: expected one argument"),
+        (["--seed", "3"], "unknown option '--seed'; did you mean --seeds?"),  # not three seeds
         (["--methodss", "npo"], "unknown option '--methodss'; did you mean --methods?"),
         (["reprot", "out"], "unknown argument 'reprot'; did you mean report?"),
         (["--xyzzy=1"], "unknown option '--xyzzy=1'; see"),

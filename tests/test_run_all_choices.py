@@ -48,6 +48,15 @@ def test_what_was_forgotten_and_what_was_kept_stand_in_one_row(toys: Toys, tmp_p
     assert float(found["wmdp_bio_accuracy"]["stderr"]) > 0
 
 
+def test_what_only_judges_stands_beside_a_request_that_has_a_gold_standard(toys: Toys, tmp_path: Path) -> None:
+    line = command(toys, tmp_path, "original", "tofu/forget10,mmlu", "--retrained", str(toys.retrained))
+    assert run_all.main([*line, "--set", "tofu.max_new_tokens=6"]) == 0
+    rows = {row["method"]: row for row in table(tmp_path / "leaderboard.csv")}
+    assert list(rows) == ["original", "retrained"]
+    assert rows["retrained"]["forget_quality"] == "1.0" and float(rows["original"]["forget_quality"]) < 1
+    assert all(0 < float(row["mmlu_accuracy"]) < 1 for row in rows.values())
+
+
 def test_every_question_is_kept_with_what_was_said_to_it(toys: Toys, tmp_path: Path) -> None:
     assert run_all.main(command(toys, tmp_path, "original", "wmdp/bio,mmlu")) == 0
     (folder,) = (tmp_path / "runs").iterdir()

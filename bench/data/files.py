@@ -150,6 +150,7 @@ def _csv(path: Path, text: str) -> Table:
     rows, numbers = [], []
     header: list[str] | None = None
     started = 1
+    limit = csv.field_size_limit(len(text))  # by default 131,072 characters, and a document can be longer
     try:
         for cells in reader:
             line, started = started, reader.line_num + 1
@@ -173,6 +174,8 @@ def _csv(path: Path, text: str) -> Table:
         raise LetheError(
             f"{path}, line {started}: not valid CSV ({error}){cut}; get a whole copy of the file"
         ) from error
+    finally:
+        csv.field_size_limit(limit)
     return Table(str(path), rows, "line", numbers, text_cells=True)
 
 

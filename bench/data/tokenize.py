@@ -345,14 +345,14 @@ class Encoder:
         from jinja2 import TemplateError
 
         extra: dict[str, Any] = {} if self.protocol == "openunlearning" else {"enable_thinking": False}
-        template = self.tokenizer.get_chat_template()
-        if "strftime_now" in template:
-            extra["chat_template"] = _TODAY + template
         try:
+            template = self.tokenizer.get_chat_template()
+            if "strftime_now" in template:
+                extra["chat_template"] = _TODAY + template
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=generate, date_string=DATE, **extra
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             roles = ", ".join(message["role"] for message in messages)
             raise LetheError(
                 f"the tokenizer's chat template does not take the messages {roles} ({error}); "
@@ -401,7 +401,7 @@ def _choose_template(
         return "plain", _pieces(PLAIN_TEMPLATE, "plain")
     path = Path(template)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise LetheError(
             f"cannot read the template {str(template)!r} ({error.strerror}); "

@@ -20,6 +20,7 @@ from bench.models import (
     peak_gib,
     reset_peak,
     resident_peak_gib,
+    told,
 )
 from tests.helpers import ARCHITECTURES, attach, tiny, toy_tokenizer
 
@@ -117,6 +118,29 @@ def test_an_unreadable_config_is_told(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "Unheard"}}'),
+        ("tokenizer_config.json", "[]"),
+        ("config.json", "[]"),
+        ("config.json", '{"model_type": "llama", "num_hidden_layers": "three"}'),
+    ],
+)
+def test_json_that_is_no_model_is_told(folder: Path, file: str, text: str) -> None:
+    (folder / file).write_text(text)
+    with pytest.raises(LetheError, match=f"model '{folder}'"):
+        load(folder)
+
+
+def test_being_out_of_memory_is_no_fault_of_the_model() -> None:
+    with pytest.raises(RuntimeError, match="can't allocate"), told(str):
+        raise RuntimeError("can't allocate memory")
+    with pytest.raises(LetheError, match=r"^parse$"), told(str):
+        raise RuntimeError("parse\nmore of it")
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_decoder_blocks_and_width_are_found_on_every_architecture(architecture: str) -> None:
     model = tiny(architecture)
@@ -141,6 +165,8 @@ def test_devices_and_dtypes_are_chosen_or_refused() -> None:
     assert choose_device("cpu") == CPU
     with pytest.raises(LetheError, match="unknown device 'gpu'"):
         choose_device("gpu")
+    with pytest.raises(LetheError, match=r"device 'meta' cannot be used here \(.+\); use auto, cpu or cuda"):
+        choose_device("meta")
     if not torch.cuda.is_available():
         assert choose_device("auto") == CPU
         with pytest.raises(LetheError, match="sees no GPU"):

@@ -62,6 +62,9 @@ def test_a_variant_takes_the_recipe_of_its_label_else_of_its_position_else_of_it
         "grun_npo[position=answer]",
     )
     assert get("grun_npo[position=answer,rank=16]").fields["layers"] == (2, 3)
+    by_set = get("grun_npo", "grun_npo.position=answer")
+    assert by_set.fields == answer.fields and by_set.recipe.startswith("mini recipe 'grun_npo[position=answer]'")
+    assert get("grun_npo[position=last_prompt]", "grun_npo.position=answer").fields["layers"] == (1, 2)
     assert get("grun_npo[rank=16]").fields["layers"] == (1, 2)
     assert get("grun_npo[layers=0,3]").fields["layers"] == (0, 3)
 

@@ -85,6 +85,12 @@ def test_csv_written_by_pandas_gives_the_rows_back(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "rows.csv") == rows
 
 
+def test_a_cell_of_csv_may_be_a_long_document(tmp_path: Path) -> None:
+    rows = [{"title": "t", "text": "word " * 40_000}]
+    write_csv(tmp_path / "rows.csv", rows)
+    assert read_rows(tmp_path / "rows.csv") == rows
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), suffix=st.sampled_from(SUFFIXES))
 @example(data=b"[" * 100_000, suffix=".json")

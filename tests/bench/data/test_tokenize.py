@@ -315,6 +315,21 @@ def test_an_answer_that_merges_with_the_prompt_is_cut_between_them(tmp_path: Pat
     assert encode.decode(tokens.labels) == "nce"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_template_file(tmp_path: Path) -> None:
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / encoding).write_text("Q {question}\nA {answer}", encoding=encoding)
+    plain, marked = (Encoder(toy("bos"), template=tmp_path / name).prompt("Who?") for name in ("utf-8", "utf-8-sig"))
+    assert plain == marked
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", {"tool_use": "{{ messages }}"}])
+def test_a_chat_template_that_cannot_be_used_is_told(template: Any) -> None:
+    tokenizer = copy.deepcopy(toy("bos"))
+    tokenizer.chat_template = template
+    with pytest.raises(LetheError, match=r"chat template does not take the messages .*use --template plain or a file"):
+        Encoder(tokenizer, template="chat")
+
+
 def test_a_thinking_model_is_scored_on_its_answer_only() -> None:
     tokens = encoder("thinking").pair("Who?", "Paris")
     assert encoder("thinking").decode(tokens.labels) == "Paris"
