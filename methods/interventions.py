@@ -99,7 +99,7 @@ class GatedLoReFT(
 class ParallelGatedLoReFT(
     pyvene.SourcelessIntervention, pyvene.TrainableIntervention, pyvene.DistributedRepresentationIntervention
 ):
-    """h + c * (the sum of the edits of several modules that all read h): successive requests of GRUN (fact sheet 1.6)."""
+    """h + c * (the sum of the edits of several modules that all read h): successive requests (fact sheet 1.6)."""
 
     factor: Tensor
     """() float64: c."""
