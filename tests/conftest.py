@@ -37,6 +37,30 @@ settings.register_profile("lethe", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("lethe")
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "test_run_all.py",
+    "test_tiny_reference.py",
+    "test_quality.py",
+    "test_run_all_killed.py",
+    "test_run_all_targets.py",
+    "test_readme.py",
+    "test_run_all_tuned.py",
+    "test_contract.py",
+    "test_build.py",
+    "test_harness.py",
+    "test_run_all_bad_input.py",
+    "test_paper.py",
+    "test_scorer.py",
+    "test_generate.py",
+    "test_gate.py",
+    "test_run_all_choices.py",
+)
+"""Files that take longest. They go first, so that no process is left with one while the others have nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(autouse=True)
