@@ -1,6 +1,7 @@
 """What full-size models must show: the original knows the forget set, the retrained one does not, both are useful.
 
-Of the world that is reported the models of people are always asked, everything else with `-m slow`.
+All of it is slow. Where $LETHE_TEST_CACHE names a folder in which mini models are kept, as in .ci/run after the gate,
+those of people in the world that is reported are asked in every run.
 """
 
 import os
@@ -21,6 +22,9 @@ from evaluators import TofuEvaluator
 from evaluators.forms import FormsEvaluator
 from evaluators.mmlu import MmluEvaluator
 from evaluators.wmdp import WmdpEvaluator
+
+SLOW = [pytest.mark.slow]
+KEPT = os.environ.get("LETHE_TEST_CACHE")
 
 
 class Measured:
@@ -44,11 +48,12 @@ class Measured:
 @pytest.fixture(scope="module")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new one, so that the models are trained; $LETHE_TEST_CACHE names one that is kept."""
-    given = os.environ.get("LETHE_TEST_CACHE")
-    return Path(given) if given else tmp_path_factory.mktemp("cache")
+    return Path(KEPT) if KEPT else tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="module", params=[*(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 1, 2)), SEED])
+@pytest.fixture(
+    scope="module", params=[pytest.param(seed, marks=[] if KEPT and seed == SEED else SLOW) for seed in (0, 1, 2, 3)]
+)
 def root(request: pytest.FixtureRequest, cache_dir: Path) -> Path:
     return world(cache_dir, request.param)
 
