@@ -53,7 +53,7 @@ def choose_device(device: str) -> torch.device:
     if chosen.type not in ("cpu", "cuda"):  # mps and so on: right where this torch was built for them
         try:
             torch.zeros(1, device=chosen).item()
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # mps, xpu and meta each raise another
             raise LetheError(
                 f"device {device!r} cannot be used here ({_first(error)}); use auto, cpu or cuda"
             ) from error
