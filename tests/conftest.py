@@ -1,5 +1,6 @@
 """What every test shares: no network, no progress bars, few threads, and the folder of real benchmark files."""
 
+import gc
 import os
 import signal
 import sys
@@ -69,6 +70,19 @@ def few_threads() -> Iterator[None]:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(THREADS)
     yield
+
+
+_frozen = 0
+
+
+@pytest.fixture(autouse=True)
+def frozen_modules() -> None:
+    """Modules live as long as the process: no collection of garbage, of which whole runs ask for many, walks them."""
+    global _frozen
+    if len(sys.modules) > _frozen:
+        gc.collect()
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 @pytest.fixture
