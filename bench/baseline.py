@@ -21,7 +21,7 @@ from bench.errors import LetheError
 from bench.options import parser
 from bench.published import imported
 from bench.store import Record, write_text
-from bench.tables import Row, Table, metrics_of, spec_of, tables_of
+from bench.tables import Row, Table, spec_of, tables_of
 
 FORMAT = 1
 """Raise it when a figure in the file comes to mean something else."""
@@ -140,7 +140,7 @@ def _expected_row(table: Table, row: Row) -> ExpectedRow:
     for name in table.better:
         values = row.values(name)
         if values and not is_p_value(name) and all(map(math.isfinite, values)):
-            n = max(metrics_of(record)[name].n for record in row.records)
+            n = max(record.by_name[name].n for record in row.records)
             found[name] = expected(
                 values,
                 n,

@@ -12,10 +12,11 @@ import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from bench.curves import batch_rows, curve_rows
@@ -34,7 +35,7 @@ from bench.latex.captions import restrictions
 from bench.pareto import tradeoffs
 from bench.samples import GATES, PER_SET, blocks, by_seed, learning_curve, rows_of, train_log, truth_ratios
 from bench.store import Record, write_text
-from bench.tables import HEADINGS, Mark, Row, Table, base_label, metrics_of, printed_number, spec_of, tables_of
+from bench.tables import HEADINGS, Mark, Row, Table, base_label, printed_number, spec_of, tables_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 NAME = "report.html"
@@ -158,14 +159,6 @@ def _page(
     data: Sequence[dict[str, Any]],
     per_set: int,
 ) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     style, script = (_own(name) for name in ("report.css", "report.js"))
     policy = "; ".join(
         [
@@ -176,7 +169,7 @@ def _page(
             "form-action 'none'",
         ]
     )
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         sections=sections,
         chains=chains,
         batches=batches,
@@ -188,6 +181,19 @@ def _page(
         failures=sum(len(line.failed) for section in sections for line in section.lines),
         markup=Markup,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def _own(name: str) -> str:
@@ -299,7 +305,7 @@ def _told(metric: str, row: Row, values: Sequence[float], deviation: float, *, b
     low, high = row.interval(metric) if bounded else (math.nan, math.nan)  # the bootstrap is not for nothing
     if not math.isnan(low):
         lines.append(f"95 % interval over {len(row.by_target(metric))} targets: {_full(low)} to {_full(high)}")
-    found = [m for record in row.records if (m := metrics_of(record).get(metric)) is not None]
+    found = [m for record in row.records if (m := record.by_name.get(metric)) is not None]
     examples = sorted({m.n for m in found if m.n})
     if examples:
         errors = [m.stderr for m in found if not math.isnan(m.stderr)]
@@ -312,7 +318,7 @@ def _why(metric: str, row: Row) -> list[str]:
     """Why there is no figure."""
     if not row.records:
         return ["missing: no run is complete"]
-    found = [m for record in row.records if (m := metrics_of(record).get(metric)) is not None]
+    found = [m for record in row.records if (m := record.by_name.get(metric)) is not None]
     reasons = dict.fromkeys(m.reason for m in found if m.missing and m.reason)
     return [f"missing: {reason}" for reason in reasons] or ["missing: not measured in every run"]
 

@@ -17,7 +17,7 @@ from bench.errors import LetheError
 from bench.exports import escape_markdown
 from bench.records import Metric
 from bench.store import Record, read_json, write_json, write_text
-from bench.tables import HEADINGS, MAX_COLUMNS, base_label, metrics_of, printed_number
+from bench.tables import HEADINGS, MAX_COLUMNS, base_label, printed_number
 
 CARD = "README.md"
 FACTS = "lethe.json"
@@ -276,7 +276,7 @@ def _table(heads: Sequence[str], numbers: Sequence[int], rows: Iterator[tuple[st
 
 def _printed(record: Record) -> list[Metric]:
     """The leaderboard's columns in its order, or where it has none of them the first metrics."""
-    found = metrics_of(record)
+    found = record.by_name
     return [found[name] for name in HEADINGS if name in found] or list(found.values())[:MAX_COLUMNS]
 
 

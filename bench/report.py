@@ -27,7 +27,6 @@ from bench.tables import (
     Table,
     headline_first,
     last_reference,
-    metrics_of,
     printed_number,
     spec_of,
     tables_of,
@@ -126,7 +125,7 @@ def _long_rows(tables: Sequence[Table]) -> list[list[object]]:
         for row in table.rows:
             for record in row.records:
                 start = [table.model, row.method, spec_of(record, "benchmark"), record.spec.get("seed"), table.protocol]
-                for metric in metrics_of(record).values():
+                for metric in record.by_name.values():
                     rows.append([*start, metric.name, metric.value, metric.stderr, metric.n or None])
     return rows
 

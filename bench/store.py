@@ -21,6 +21,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +51,24 @@ class Record:
     status: Literal["complete", "failed"] = "complete"
     error: str = ""
     """The traceback of a failed cell."""
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Metric]:
+        """Every metric, whichever evaluator reports it.
+
+        Raises:
+            LetheError: two evaluators report one of the same name.
+        """
+        found: dict[str, Metric] = {}
+        for evaluator, metrics in self.metrics.items():
+            for metric in metrics:
+                if metric.name in found:
+                    raise LetheError(
+                        f"run {self.cell_id} reports {metric.name!r} twice, the second time by {evaluator!r}; "
+                        "give one of them another name"
+                    )
+                found[metric.name] = metric
+        return found
 
 
 class RunStore:

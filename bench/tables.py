@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.composites import with_composites
 from bench.data import collection
-from bench.errors import LetheError
-from bench.records import Metric
 from bench.store import Record
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ class Row:
             table = self.by_target(metric)
             whole = all(len(table.get(target, {})) == len(self.seeds) for target in self.targets)
             return [mean([table[target][seed] for target in self.targets]) for seed in self.seeds] if whole else []
-        found = [metrics_of(record).get(metric) for record in self.records]
+        found = [record.by_name.get(metric) for record in self.records]
         values = [metric.value for metric in found if metric is not None and not metric.missing]
         return values if len(values) == len(found) else []
 
@@ -108,7 +106,7 @@ class Row:
         """
         table: dict[str, dict[str, float]] = {}
         for record in self.records:
-            found = metrics_of(record).get(metric)
+            found = record.by_name.get(metric)
             if found is not None and not found.missing:
                 alone = {spec_of(record, "benchmark"): found.value}
                 for target, value in (alone if self.targets else found.by_target).items():
@@ -166,7 +164,7 @@ class Table:
     def together(self) -> int:
         """How many targets one model was to forget, in a table whose figures are means over those; else 0."""
         found = [] if self.targets else [record for row in self.rows for record in row.records]
-        return max((len(m.by_target) for record in found for m in metrics_of(record).values()), default=0)
+        return max((len(m.by_target) for record in found for m in record.by_name.values()), default=0)
 
     @property
     def columns(self) -> list[str]:
@@ -315,24 +313,11 @@ def spec_of(record: Record, key: str) -> str:
     return str(record.spec.get(key, ""))
 
 
-def metrics_of(record: Record) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
-    for evaluator, metrics in record.metrics.items():
-        for metric in metrics:
-            if metric.name in found:
-                raise LetheError(
-                    f"run {record.cell_id} reports {metric.name!r} twice, the second time by {evaluator!r}; "
-                    "give one of them another name"
-                )
-            found[metric.name] = metric
-    return found
-
-
 def _better(rows: Sequence[Row]) -> dict[str, bool | None]:
     better: dict[str, bool | None] = {}
     for row in rows:
         for record in row.records:
-            for name, metric in metrics_of(record).items():
+            for name, metric in record.by_name.items():
                 if better.get(name) is None:
                     better[name] = metric.higher_is_better
     return {name: better[name] for name in headline_first(better)}

@@ -8,7 +8,7 @@ import pytest
 from bench.composites import harmonic_mean, with_composites
 from bench.records import Metric, missing
 from bench.store import Record
-from bench.tables import metrics_of, tables_of
+from bench.tables import tables_of
 
 # Dorna et al., 2025, Tables 3 and 6 (TOFU forget10, Llama-3.2-1B): memorisation, privacy, utility, all three, without
 # privacy
@@ -125,7 +125,7 @@ def test_without_fluency_utility_is_missing_and_its_parts_stay(of: str) -> None:
     found = composites(npo, original)
     assert found["utility_score"].missing and found["overall_score"].missing
     assert "forget_fluency" in found["utility_score"].reason
-    assert metrics_of(npo)["model_utility"].value == 0.54
+    assert npo.by_name["model_utility"].value == 0.54
 
 
 def test_a_record_of_before_there_was_fluency_says_what_to_do() -> None:
@@ -170,7 +170,7 @@ def test_records_without_the_parts_stay_as_they_are() -> None:
 def test_tables_have_them_beside_their_parts() -> None:
     records = [record("original", 0.0, 0.9), record("npo", 0.5, 0.45)]
     (table,) = tables_of(records, [])
-    assert [list(metrics_of(row.records[0])) for row in table.rows] == [
+    assert [list(row.records[0].by_name) for row in table.rows] == [
         ["memorization_score", "model_utility", "forget_fluency", "utility_score", "overall_score"]
     ] * 2
     assert [row.mean("overall_score") for row in table.rows] == [0, 0.5]
