@@ -1,5 +1,6 @@
 """What every test shares: no network, no progress bars, few threads, and the folder of real benchmark files."""
 
+import functools
 import gc
 import os
 import signal
@@ -91,10 +92,19 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     A test that looks at them is marked `drawn`.
     """
-    from bench.figures import FORMATS, Picture
+    from tests.toy_runs import draw_nothing
 
     if request.node.get_closest_marker("drawn") is None:
-        monkeypatch.setattr(Picture, "rendered", lambda self: {f"{self.name}.{ending}": b"" for ending in FORMATS})
+        draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random models never stop by themselves."""
+    from evaluators import EVALUATORS
+    from evaluators.tofu import TofuEvaluator
+
+    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The command from its arguments to its leaderboards, on a dozen rows and random checkpoints."""
 
-import functools
 import json
 import os
 import re
@@ -16,20 +15,13 @@ import torch
 import bench.grid
 import run_all
 from bench.tables import HEADLINE
-from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 from tests.toy_report import Made
 from tests.toy_runs import Toys, reports, save_model, table
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "short_generations")
 ARCHITECTURES = ("llama", "mistral", "qwen3", "phi3", "gemma3", "gpt2", "gpt_neox")
-
-
-@pytest.fixture(autouse=True)
-def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models never stop by themselves."""
-    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 @pytest.fixture
@@ -657,6 +649,7 @@ def test_all_stands_for_every_method(toys: Toys, tmp_path: Path, capsys: pytest.
 
 def test_the_command_says_plain_lines_when_piped_and_nothing_on_stderr(toys: Toys, tmp_path: Path) -> None:
     command = [sys.executable, "run_all.py", *toys.command(tmp_path / "out", "grun_npo,lora_npo", "--limit", "2")]
+    command += ["--set", "tofu.max_new_tokens=6"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

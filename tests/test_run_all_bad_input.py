@@ -19,7 +19,7 @@ import run_all
 from tests.toy_runs import Toys, row, save_model, table, write_data, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "short_generations")
 
 
 @pytest.fixture

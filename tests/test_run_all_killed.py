@@ -1,6 +1,5 @@
 """kill -9 anywhere, then the same command again: the leaderboards of an undisturbed run, bit for bit."""
 
-import functools
 import json
 import os
 import signal
@@ -11,18 +10,17 @@ from pathlib import Path
 import pytest
 
 import run_all
-from evaluators import EVALUATORS
-from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys, reports
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "short_generations")
 
 ROOT = Path(__file__).resolve().parent.parent
 
 DRIVER = """
-import functools, json, os, signal, sys
-import bench.executor, bench.progress, bench.report, bench.store, run_all
-import peft, methods.interventions
+import functools, gc, json, os, signal, sys
+import bench.compare, bench.executor, bench.grid, bench.progress, bench.report, bench.store, run_all
+import datasets, peft, rouge_score.rouge_scorer, methods.interventions
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 
@@ -40,6 +38,7 @@ def die_at(module, name, number):
     setattr(module, name, wrapped)
 
 
+gc.freeze()
 for command, where, name, number in json.load(sys.stdin):
     child = os.fork()  # importing once is most of the time
     if child == 0:
@@ -66,11 +65,6 @@ def kill(*points: tuple[list[str], Place]) -> None:
     )
     endings = [line for line in done.stderr.splitlines() if line.startswith("killed by")]
     assert endings == [f"killed by {-signal.SIGKILL}"] * len(points), done.stdout[-2000:] + done.stderr[-2000:]
-
-
-@pytest.fixture(autouse=True)
-def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 TRAINING: Place = ("bench.progress.Reporter", "step", 4)

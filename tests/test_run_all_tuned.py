@@ -1,6 +1,5 @@
 """--tune, --curve and --stop-early from the command line to the leaderboard, on a dozen rows and random checkpoints."""
 
-import functools
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,18 +11,14 @@ import evaluators.selection
 import run_all
 from bench.store import read_jsonl
 from bench.tables import REFERENCES
-from evaluators import EVALUATORS
-from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys, save_model, table, write_choices, write_data
 from tests.toy_targets import world as write_targets
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = pytest.mark.usefixtures("undrawn", "short_generations")
 
 
 @pytest.fixture(autouse=True)
-def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random models never stop by themselves."""
-    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=4),))
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluators.selection, "MAX_NEW_TOKENS", 4)
 
 

@@ -91,6 +91,7 @@ class Encoder:
         self._enders = _enders(tokenizer)
         self._leading = _leading_special_ids(tokenizer)
         self._rendered: dict[str, tuple[_Rendered, tuple[int, ...]]] = {}
+        self._peer_rendered: dict[str, tuple[str, tuple[int, ...]]] = {}
 
         given = (_id(tokenizer.pad_token_id), self._eos_id)
         self._peer_pad_id = next((i for i in given if i is not None), None)
@@ -311,12 +312,17 @@ class Encoder:
     # openunlearning
 
     def _peer_prompt(self, question: str) -> tuple[str, tuple[int, ...]]:
-        if self._template is None:
-            text = self._chat(self._messages(question), generate=True)
-            return text, self._ids(text)
-        before, middle, _ = self._template
-        text = before + question + middle
-        return text, self._manual(text)
+        found = self._peer_rendered.get(question)
+        if found is None:
+            if self._template is None:
+                text = self._chat(self._messages(question), generate=True)
+                found = text, self._ids(text)
+            else:
+                before, middle, _ = self._template
+                text = before + question + middle
+                found = text, self._manual(text)
+            self._peer_rendered[question] = found
+        return found
 
     def _peer_pair(self, question: str, answer: str) -> Tokens:
         text, prompt = self._peer_prompt(question)

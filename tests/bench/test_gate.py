@@ -1,7 +1,6 @@
 """The gate on records written by hand, where every tolerance can be computed, and on runs of toy checkpoints."""
 
 import csv
-import functools
 import json
 import math
 import os
@@ -33,7 +32,6 @@ from bench.errors import LetheError
 from bench.options import parse
 from bench.records import Metric, missing
 from bench.store import Record, RunStore
-from evaluators import EVALUATORS
 from evaluators.tofu import TofuEvaluator
 from tests.toy_runs import Toys
 
@@ -417,11 +415,6 @@ def test_options_are_read_as_the_parser_reads_them() -> None:
 # --- planted changes, on toy checkpoints
 
 METHODS = "npo[batch_size=2,lr=0.01]"
-
-
-@pytest.fixture
-def short_generations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EVALUATORS, "tofu", (functools.partial(TofuEvaluator, max_new_tokens=6),))
 
 
 def run_toys(toys: Toys, out: Path, *more: str) -> list[Record]:

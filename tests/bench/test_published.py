@@ -11,6 +11,8 @@ import run_all
 from bench.store import RunStore, read_json
 from tests.toy_runs import table
 
+pytestmark = pytest.mark.usefixtures("undrawn", "short_generations")
+
 
 def log_of(count: int = 4, *, loss: float = 0.5) -> dict[str, Any]:
     """A log in open-unlearning's format: `count` forget rows and one of every other set."""

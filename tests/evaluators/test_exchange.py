@@ -22,7 +22,7 @@ from evaluators import EVALUATORS
 from evaluators.exchange import export_runs, open_unlearning_log, published_cell
 from evaluators.logs import read_published_log, read_reference_log
 from evaluators.tofu import PROTOCOLS, TofuEvaluator
-from tests.toy_runs import Toys, row, save_model, write_data, write_rows
+from tests.toy_runs import Toys, draw_nothing, row, save_model, table, write_data, write_rows
 
 SETS = {"forget": "forget", "retain": "retain", "real_authors": "ra", "world_facts": "wf"}
 
@@ -80,6 +80,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     evaluator = functools.partial(TofuEvaluator, max_new_tokens=6, gradient_norms=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EVALUATORS, "tofu", (evaluator,))
+        draw_nothing(patch)
         assert run_all.main(toys.command(root / "out", "npo[lr=0.01]", "--protocol", request.param)) == 0
     assert run_all.main(["export", str(root / "out")]) == 0
     yield root / "out", files
@@ -411,11 +412,10 @@ def llama(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, logs
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_published_logs_end_in_a_leaderboard_with_the_published_figures(
     llama: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.toy_runs import table
-
     assert run_all.main(["report", str(llama[0])]) == 0
     rows = {row["method"]: row for row in table(llama[0] / "leaderboard.csv")}
     assert list(rows) == ["original", "retrained"]
