@@ -22,11 +22,13 @@ setup: $(MAIN)
 run: setup
 	$(IN_VENV) run_all.py $(ARGS)
 
+# Types are checked, on one core, while the tests run.
 test: $(DEV)
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m ruff format --check .
-	$(IN_VENV) -m pyright --pythonpath $(IN_VENV)
-	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(IN_VENV) -m pyright --pythonpath $(IN_VENV) & types=$$!; tests=0; \
+	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || tests=$$?; \
+	wait $$types || { echo "pyright: errors in the types, above" >&2; exit 1; }; exit $$tests
 
 # The gate. Every cell anew: finished ones may be of older code.
 check: setup
