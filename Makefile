@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 IN_VENV := $(VENV)/bin/python
-INSTALL := $(IN_VENV) -m pip --disable-pip-version-check --no-input install
+INSTALL := $(IN_VENV) -m pip --disable-pip-version-check --no-input install --no-compile  # Python compiles what it imports
 
 # A stamp is named after what its locks hold, so that a changed lock asks for an install whatever the dates of the files are.
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
