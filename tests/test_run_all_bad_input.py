@@ -310,7 +310,7 @@ def full_from(monkeypatch: pytest.MonkeyPatch, out: Path, started: Callable[[], 
 
 @pytest.mark.parametrize("already", ["nothing", "every run"])
 def test_a_disk_that_is_full_ends_the_command_with_one_sentence(
-    already: str, toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    already: str, toys: Toys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     command = toys.command(out, "npo", "--limit", "2")
@@ -323,15 +323,15 @@ def test_a_disk_that_is_full_ends_the_command_with_one_sentence(
         begun.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(bench.grid.Grid, "run", run)
-    full_from(monkeypatch, out, lambda: bool(begun))
     capsys.readouterr()
-    assert run_all.main(command) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.grid.Grid, "run", run)
+        full_from(patch, out, lambda: bool(begun))
+        assert run_all.main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith("run_all.py: cannot write ") and error.count("\n") == 1
     assert "No space left on device" in error and "free some space" in error and "--out" in error
     assert not list((out / "runs").glob(".*"))
-    monkeypatch.undo()
     assert run_all.main(command) == 0
     assert len(table(out / "leaderboard.csv")) == 3
 

@@ -58,7 +58,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(
 def test_loss_terms_are_finite_scalars_and_add_up_to_what_falls(name: str, loaded: Loaded, data: Benchmark) -> None:
     # one batch of all rows, again and again, against the same retain rows
     fields = {"alternate": "false", "retain_weight": "1"} if name.endswith("rmu") else {}
-    method = short_method(name, batch_size="5", epochs="8", **fields)
+    method = short_method(name, batch_size="5", epochs="4", **fields)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.train.retain_partner", lambda seed, epoch, index, size: index % size)
         unlearned = unlearn(loaded, method, benchmark=data)
@@ -77,7 +77,7 @@ def test_loss_terms_are_finite_scalars_and_add_up_to_what_falls(name: str, loade
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_reach_all_that_trains_and_nothing_else(name: str, loaded: Loaded, data: Benchmark) -> None:
     before = state(loaded.model)
-    method = short_method(name, epochs="4", weight_decay="0")
+    method = short_method(name, weight_decay="0")
     initial = method.adapter.around(1).attach(loaded.model, 0)
     start = {n: p.detach().clone() for n, p in initial.trainable().items()}
     initial.detach()
