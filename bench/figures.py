@@ -78,8 +78,11 @@ class Picture:
         from matplotlib import style
 
         with style.context(["default", _STYLE]):  # no file of the user's decides how a picture looks
-            figure = self.draw()
-            return {f"{self.name}.{ending}": _bytes(figure, ending) for ending in FORMATS}
+            figure, files = self.draw(), {}
+            for ending in FORMATS:
+                files[f"{self.name}.{ending}"] = _bytes(figure, ending)
+                figure.set_layout_engine("none")  # the next format has its parts where this one has them
+            return files
 
 
 def pictures(tables: Sequence[Table], folders: Sequence[Path]) -> list[Picture]:
