@@ -8,6 +8,9 @@ from torch import Tensor
 CHUNK = 512
 """Label positions whose full distribution is held in float32 at a time, outside training."""
 
+NO_MASS = -200.0
+"""A log-probability whose exponential is 0 in float32: below it 0 log 0 = 0 takes no infinity."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answers:
@@ -76,10 +79,11 @@ def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
     for start in range(0, len(labels), CHUNK):
         logp = logits[start : start + CHUNK].float().log_softmax(-1)
         label = labels[start : start + CHUNK]
+        scored, match = logp.gather(-1, label[:, None]).squeeze(-1), logp.argmax(-1) == label
         p = logp.exp()
-        safe = torch.where(p > 0, logp, torch.zeros_like(logp))  # 0 log 0 = 0, also where log p is -inf
-        mean = (p * safe).sum(-1)
-        variance = (p * (safe - mean[:, None]).square()).sum(-1)  # not E[x^2] - E[x]^2, which cancels
-        columns = (logp.gather(-1, label[:, None]).squeeze(-1), logp.argmax(-1) == label, mean, variance)
+        logp.clamp_(min=NO_MASS)
+        mean = (p * logp).sum(-1)
+        variance = logp.sub_(mean[:, None]).square_().mul_(p).sum(-1)  # not E[x^2] - E[x]^2, which cancels
+        columns = (scored, match, mean, variance)
         stats += [TokenStats(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
     return stats
