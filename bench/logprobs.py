@@ -7,9 +7,9 @@ from torch import Tensor
 
 CHUNK = 512
 """Label positions whose full distribution is held in float32 at a time, outside training."""
-
 NO_MASS = -200.0
-"""A log-probability whose exponential is 0 in float32: below it 0 log 0 = 0 takes no infinity."""
+"""A log-probability whose exponential is 0 in float32. Raising lower ones to it changes no sum over p, but that 0 times
+minus infinity is then 0."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,7 +151,7 @@ def told(said: Callable[[str], str], damaged: Callable[[str], str] | None = None
         raise
     except SafetensorError as error:  # no OSError: the file is there and cut off
         raise LetheError((damaged or said)(_first(error))) from error
-    except Exception as error:
+    except Exception as error:  # any kind: a damaged file is a KeyError here, a bare Exception of tokenizers there
         if out_of_memory(error):
             raise
         raise LetheError(said(_first(error))) from error

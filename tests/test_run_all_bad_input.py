@@ -1,6 +1,5 @@
 """Whatever is wrong with what a user gives: one sentence that names it, exit code 2, no traceback."""
 
-import builtins
 import errno
 import json
 import os
@@ -305,7 +304,6 @@ def full_from(monkeypatch: pytest.MonkeyPatch, out: Path, started: Callable[[], 
         return real(path, mode, *arguments, **more)
 
     monkeypatch.setattr(Path, "open", open_path)
-    monkeypatch.setattr(builtins, "open", builtins.open)
 
 
 @pytest.mark.parametrize("already", ["nothing", "every run"])

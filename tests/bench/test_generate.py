@@ -17,9 +17,7 @@ STEPS = 6
 
 
 @torch.no_grad()
-def alone(
-    model: nn.Module, prompt: tuple[int, ...], steps: int, stop_ids: frozenset[int] = frozenset()
-) -> tuple[list[int], list[torch.Tensor]]:
+def alone(model: nn.Module, prompt: tuple[int, ...], steps: int) -> tuple[list[int], list[torch.Tensor]]:
     """Greedy continuation by repeated whole forwards of one unpadded example, with the logits of every step."""
     ids, seen = list(prompt), []
     for _ in range(steps):
@@ -32,10 +30,7 @@ def alone(
             at=(torch.tensor([0]), torch.tensor([len(ids) - 1])),
         )[0]
         seen.append(logits)
-        token = int(logits.argmax())
-        if token in stop_ids:
-            break
-        ids.append(token)
+        ids.append(int(logits.argmax()))
     return ids[len(prompt) :], seen
 
 
