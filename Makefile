@@ -8,6 +8,9 @@ VENV := .venv
 IN_VENV := $(VENV)/bin/python
 INSTALL := $(IN_VENV) -m pip --disable-pip-version-check --no-input install --no-compile  # Python compiles what it imports
 
+# Containers often forbid it to keep that, and every process would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A stamp is named after what its locks hold, so that a changed lock asks for an install whatever the dates of the files are.
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 MAIN := $(VENV)/installed-main-$(call checksum,requirements/main.lock)
