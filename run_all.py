@@ -170,6 +170,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
         console,
         f"{len(outcome.done)} cells run, {len(outcome.reused)} found, {len(outcome.failed)} failed; "
         f"{time.perf_counter() - started:.0f} s, {resident_peak_gib():.2f} GiB of memory at most"
+        + (f", {max(beside):.2f} GiB in each of {len(beside)} processes" if (beside := outcome.workers_gib) else "")
         + (f", {max(trained_gib):.2f} GiB in each training of a mini model" if trained_gib else ""),
     )
     red = False

@@ -1,17 +1,18 @@
-"""The models of a command line: which one unlearns, which one is the gold standard, and what tells them apart."""
+"""The models of a command line: which one unlearns, which one is the gold standard, what tells them apart."""
 
 import functools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import data
 from bench.cache import file_sha256
 from bench.classifier import GIBBERISH
+from bench.data.tokenize import Encoder
 from bench.errors import LetheError
 from bench.mini.build import MiniModels, NotMade, all_mini_models, mini_gibberish_classifier, world
-from bench.models import out_of_memory, told
+from bench.models import Loaded, choose_device, choose_dtype, load_model, load_tokenizer, out_of_memory, told
 from bench.options import MINI, Options
 from bench.progress import Reporter
 from bench.spec import hash_folder
@@ -33,6 +34,44 @@ class Checkpoint:
         """What records call it: a hub id as it is, of a path the last folder; no record depends on a machine."""
         path = Path(self.name)
         return path.resolve().name if path.exists() else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Loads checkpoints as a command line wants them."""
+
+    options: Options
+    _encoders: dict[str, Encoder] = field(default_factory=dict, init=False, repr=False)
+
+    def load(self, checkpoint: Checkpoint) -> Loaded:
+        """The model, on its device.
+
+        Raises:
+            LetheError: no causal language model, or one that does not fit into memory.
+        """
+        device = choose_device(self.options.device)
+        dtype = choose_dtype(self.options.dtype, device)  # type: ignore[arg-type]
+        try:
+            loaded = load_model(
+                checkpoint.name, device=device, dtype=dtype, trust_remote_code=self.options.trust_remote_code
+            )
+            return replace(loaded, cache_dir=self.options.cache_dir)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise LetheError(
+                f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
+                "more memory, or --dtype bfloat16"
+            ) from error
+
+    def encoder(self, checkpoint: Checkpoint) -> Encoder:
+        """Its tokenizer with the template; made once."""
+        if checkpoint.name not in self._encoders:
+            tokenizer = load_tokenizer(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
+            # GRUN's protocol is about multiple choice, whose prompts are no chats; that of ORT is its evaluator's.
+            protocol = "strict" if self.options.protocol in ("grun", "ort") else self.options.protocol
+            self._encoders[checkpoint.name] = Encoder(tokenizer, template=self.options.template, protocol=protocol)
+        return self._encoders[checkpoint.name]
 
 
 def data_root(options: Options) -> Path | None:

@@ -159,6 +159,8 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    workers_gib: list[float] = field(default_factory=list)
+    """Peak memory of every process that cells were run in beside this one."""
 
 
 @dataclass(kw_only=True)
@@ -176,7 +178,10 @@ class Executor:
     """Run cells again that are there already."""
     save_models: bool = False
     """Keep every unlearned model beside the results of its cell."""
-    _number: int = 0
+    number: int = 0
+    """How many cells have been found or begun."""
+    _counted: set[str] = field(default_factory=set)
+    """The first cells of jobs that were found."""
     _unchanged: dict[str, Scorer] = field(default_factory=dict)
     """What was already asked of the loaded model as it is, by collection: targets share most of what is asked."""
     _found: list[Stage] = field(default_factory=list)
@@ -185,18 +190,21 @@ class Executor:
     """What the loaded model as it is has read of prompts that targets begin alike."""
 
     def reuse(self, job: Job) -> bool:
-        """Whether nothing of the job is left to do; if so its cells are counted."""
+        """Whether nothing of the job is left to do; if so its cells are counted, once."""
         if self.fresh or not all(self._settled(job, stage) for stage in job.stages):
             return False
-        self._number += len(job.stages)
-        self.outcome.reused += [stage.cell.id for stage in job.stages]
-        if job.method is None:
-            self._found += [stage for stage in job.stages if _collection(stage)]
+        first = job.stages[0].cell.id
+        if first not in self._counted:
+            self._counted.add(first)
+            self.number += len(job.stages)
+            self.outcome.reused += [stage.cell.id for stage in job.stages]
+            if job.method is None:
+                self._found += [stage for stage in job.stages if collection_of(stage)]
         return True
 
     def _begin(self, stage: Stage) -> None:
-        self._number += 1
-        self.progress.cell(self._number, self.total, stage.cell.title)
+        self.number += 1
+        self.progress.cell(self.number, self.total, stage.cell.title)
 
     def _settled(self, job: Job, stage: Stage) -> bool:
         """Whether a cell is there with everything that can be known about it.
@@ -361,7 +369,7 @@ class Executor:
         the same to the last bit if there is nothing to lend (`bench.beginnings`).
         """
         made = Scorer(loaded.model, encoder, batch_tokens=self.batch_tokens, progress=self.progress.scored)
-        shared = _collection(stage)
+        shared = collection_of(stage)
         if not shared:
             return made
         if self._beginnings is None or self._beginnings.model is not loaded.model:
@@ -374,14 +382,14 @@ class Executor:
             self._unchanged[shared] = made
             # Which questions meet in a batch decides the last bits, so what was asked first is asked first again.
             for found in self._found:
-                for evaluation in found.evaluations if _collection(found) == shared else ():
+                same = (found.cell.model_hash, found.cell.method) == (stage.cell.model_hash, stage.cell.method)
+                for evaluation in found.evaluations if same and collection_of(found) == shared else ():
                     evaluation.evaluator.score(made, evaluation.benchmark)
         return self._unchanged[shared]
 
     def forget_model(self) -> None:
         """Let go of what was asked of the last loaded model, and of the model itself."""
         self._unchanged.clear()
-        self._found.clear()
         self._beginnings = None
 
     def complete(self, job: Job) -> None:
@@ -475,7 +483,7 @@ class Executor:
             self.store.fail(cell.id, cell.to_json(), text, partial=folder)
 
 
-def _collection(stage: Stage) -> str:
+def collection_of(stage: Stage) -> str:
     """The collection of targets that a stage is one of; empty for a benchmark by itself."""
     name = data.collection(stage.cell.benchmark)
     return "" if name == stage.cell.benchmark else name

@@ -1,21 +1,17 @@
 """The grid that a command line spans: which cells on which checkpoints, in which order."""
 
 import functools
-import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import torch
-
 from bench import data
-from bench.checkpoints import Checkpoint, checkpoints, data_root, find, gibberish_classifier, prepare
-from bench.data.tokenize import Encoder
+from bench.checkpoints import Checkpoint, Models, checkpoints, data_root, find, gibberish_classifier, prepare
 from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage
-from bench.models import Loaded, choose_device, choose_dtype, depth_of, load_model, load_tokenizer, out_of_memory
+from bench.models import choose_device, choose_dtype, depth_of
 from bench.options import MINI, Options
 from bench.progress import Reporter
 from bench.requests import Plan, Request, plan
@@ -38,6 +34,7 @@ from bench.tuning import (
     write_csv,
 )
 from bench.validation import NOTE, Validation, Watching, divided
+from bench.workers import parts_of, run_parts
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +83,7 @@ class Grid:
     """What every request is scored on besides its own questions."""
     logs: Mapping[str, ReadLog]
     """Evaluators whose rows a published log can give, by name."""
+    models: Models
     jobs: list[tuple[Checkpoint, Job]] = field(default_factory=list)
     searches: list[tuple[Planned, list[Asked]]] = field(default_factory=list)
     """What is still to be tuned, and the requests that then get a job a seed."""
@@ -93,7 +91,6 @@ class Grid:
     """By the title of the request."""
     classifier: Callable[[], str] | None = None
     """Names the classifier of gibberish; the mini world's is made when it is first asked for."""
-    _encoders: dict[str, Encoder] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
@@ -132,6 +129,7 @@ class Grid:
             options=options,
             evaluators=evaluators,
             logs=logs,
+            models=Models(options=options),
             judges=asked.judges,
             validations=validations,
             classifier=functools.cache(functools.partial(gibberish_classifier, options, root, progress)),
@@ -281,7 +279,7 @@ class Grid:
         """`method` is "original" or "retrained" where nothing is trained."""
         device = choose_device(self.options.device)
         trains = not isinstance(method, str)
-        encoder = self._encoder(checkpoint) if checkpoint.hash and not checkpoint.is_log else None
+        encoder = self.models.encoder(checkpoint) if checkpoint.hash and not checkpoint.is_log else None
         cell = Cell(
             model=MINI if self.options.model == MINI else Checkpoint(self.options.model, "").label,
             model_hash=checkpoint.hash,
@@ -329,14 +327,6 @@ class Grid:
         limited = self.options.limit is not None
         return {name: self.logs[name](log.name, benchmark, limited=limited) for name in names}
 
-    def _encoder(self, checkpoint: Checkpoint) -> Encoder:
-        if checkpoint.name not in self._encoders:
-            tokenizer = load_tokenizer(checkpoint.name, trust_remote_code=self.options.trust_remote_code)
-            # GRUN's protocol is about multiple choice, whose prompts are no chats; that of ORT is its evaluator's.
-            protocol = "strict" if self.options.protocol in ("grun", "ort") else self.options.protocol
-            self._encoders[checkpoint.name] = Encoder(tokenizer, template=self.options.template, protocol=protocol)
-        return self._encoders[checkpoint.name]
-
     def plan(self) -> Iterator[str]:
         """What a run would do, a line per cell; nothing is written, not even OUT."""
         known = all(checkpoint.hash for checkpoint, _ in self.jobs)  # no id is final without every model
@@ -358,7 +348,7 @@ class Grid:
         """
         untuned = self._tune(store, progress)
         executor = self._executor(store, progress, len(self.cells), save_models=self.options.save_models)
-        self._run(executor, self.jobs)
+        self._run(executor, self.jobs, progress)
         executor.outcome.failed += untuned
         return executor.outcome
 
@@ -371,7 +361,7 @@ class Grid:
         for planned, _ in self.searches:
             store_search(trials.out, planned.search)
         progress.note(f"tuning: {len(jobs)} cells in {trials.out}, each scored on validation rows")
-        self._run(self._executor(trials, progress, len(jobs)), list(jobs.values()))
+        self._run(self._executor(trials, progress, len(jobs)), list(jobs.values()), progress)
         records = {record.cell_id: record for record in trials.records()}
         found = [results(planned.search, records, planned.judge) for planned, _ in self.searches]
         write_csv(store.out / "tuning.csv", [result for several in found for result in several])
@@ -399,43 +389,14 @@ class Grid:
             save_models=save_models,
         )
 
-    def _run(self, executor: Executor, planned: Sequence[tuple[Checkpoint, Job]]) -> None:
-        for checkpoint in dict.fromkeys(checkpoint for checkpoint, _ in planned):
-            jobs = [job for other, job in planned if other == checkpoint]
-            loaded = None
-            for job in jobs:
-                if executor.reuse(job):
-                    continue
-                if checkpoint.is_log:
-                    rows = self._read(checkpoint, job.stages[0].evaluations[0].benchmark)
-                    executor.store_rows(job, rows, {"published_log": checkpoint.label})
-                    continue
-                loaded = loaded or self._load(checkpoint)
-                executor.run(job, loaded, self._encoder(checkpoint))
-            executor.forget_model()
-            if loaded is not None:
-                del loaded
-                gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+    def _run(self, executor: Executor, planned: Sequence[tuple[Checkpoint, Job]], progress: Reporter) -> None:
+        for checkpoint, job in planned:
+            if checkpoint.is_log and not executor.reuse(job):
+                rows = self._read(checkpoint, job.stages[0].evaluations[0].benchmark)
+                executor.store_rows(job, rows, {"published_log": checkpoint.label})
+        run_parts(executor, self.models, parts_of(planned), progress)
         for _, job in planned:
             executor.complete(job)
-
-    def _load(self, checkpoint: Checkpoint) -> Loaded:
-        device = choose_device(self.options.device)
-        dtype = choose_dtype(self.options.dtype, device)  # type: ignore[arg-type]
-        try:
-            loaded = load_model(
-                checkpoint.name, device=device, dtype=dtype, trust_remote_code=self.options.trust_remote_code
-            )
-            return replace(loaded, cache_dir=self.options.cache_dir)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise LetheError(
-                f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
-                "more memory, or --dtype bfloat16"
-            ) from error
 
 
 def _ids(jobs: Sequence[Job]) -> tuple[str, ...]:

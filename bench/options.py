@@ -49,6 +49,7 @@ class Options:
     device: str
     dtype: str
     batch_tokens: int
+    jobs: int | None
     cache_dir: Path
     fresh: bool
     list: bool
@@ -248,6 +249,14 @@ def parser() -> argparse.ArgumentParser:
         help="padded tokens of one forward; changes speed and memory, and results in their last digits only "
         "(default: %(default)s)",
     )
+    machine.add_argument(
+        "--jobs",
+        type=_whole,
+        default=None,
+        metavar="N",
+        help="run N cells beside each other, each in a process with a model of its own, with several GPUs each on "
+        "another; changes no number (default: for the mini model one a processor, 4 at most; else 1)",
+    )
     machine.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out)")
     again = machine.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="keep finished cells (this is the default)")
@@ -327,7 +336,8 @@ def parse(argv: Sequence[str] | None) -> Options:
     """
     a = parser().parse_args(argv)
     for name, least in (
-        ("seeds", 1), ("limit", 1), ("batch_tokens", 1), ("tune", 1), ("curve", 1), ("stop_early", 1)
+        ("seeds", 1), ("limit", 1), ("batch_tokens", 1), ("tune", 1), ("curve", 1), ("stop_early", 1),
+        ("jobs", 1),
     ):  # fmt: skip
         value = getattr(a, name)
         if value is not None and value < least:
@@ -405,6 +415,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         device=a.device,
         dtype=a.dtype,
         batch_tokens=a.batch_tokens,
+        jobs=a.jobs,
         cache_dir=a.cache_dir.expanduser(),
         fresh=a.fresh,
         list=a.list,

@@ -1,10 +1,10 @@
-"""What is happening: one live line on a terminal, plain lines when the output goes elsewhere."""
+"""What is happening: a live line on a terminal for each process, plain lines when the output goes elsewhere."""
 
 import time
 from collections.abc import Mapping
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -12,25 +12,15 @@ QUIET_SECONDS = 10.0
 """Between two plain lines of the same cell."""
 
 
-class Reporter:
-    """Implements `bench.executor.Progress`; use it as a context manager."""
+class Line:
+    """Implements `bench.executor.Progress` for one cell at a time."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, transient=True, refresh_per_second=8) if console.is_terminal else None
+    def __init__(self, screen: "_Screen") -> None:
+        self._screen = screen
         self._title = ""
         self._last = self._phase_started = time.monotonic()
         self._phase = ""
         self._phase_first = self._before = 0
-
-    def __enter__(self) -> "Reporter":
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def cell(self, number: int, total: int, title: str) -> None:
         self._title = f"[{number}/{total}] {title}"
@@ -50,7 +40,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._screen.note(text)
 
     def passing(self, text: str) -> None:
         """A line that the next one replaces, on a terminal."""
@@ -69,8 +59,49 @@ class Reporter:
 
     def _show(self, text: str, *, final: bool) -> None:
         line = f"{self._title} | {text}" if self._title else text
-        if self._live is not None:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        if self._screen.live is not None:
+            self._screen.show(self, line)
         elif final or time.monotonic() - self._last > QUIET_SECONDS:
             self._last = time.monotonic()
             self.note(line)
+
+
+class Reporter(Line):
+    """The line of this process, and those of others beside it; use it as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(_Screen(console))
+
+    def __enter__(self) -> "Reporter":
+        if self._screen.live is not None:
+            self._screen.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        if self._screen.live is not None:
+            self._screen.live.stop()
+
+    def beside(self, count: int) -> list[Line]:
+        """A line each for so many processes, in place of this one's."""
+        self._screen.clear()
+        return [Line(self._screen) for _ in range(count)]
+
+
+class _Screen:
+    """Where lines appear: each in its place on a terminal, one after the other elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.live = Live(console=console, transient=True, refresh_per_second=8) if console.is_terminal else None
+        self._texts: dict[Line, Text] = {}
+
+    def show(self, line: Line, text: str) -> None:
+        self._texts[line] = Text(text, overflow="ellipsis", no_wrap=True)
+        if self.live is not None:
+            self.live.update(Group(*self._texts.values()))
+
+    def clear(self) -> None:
+        self._texts.clear()
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-import bench.grid
+import bench.checkpoints
 import run_all
 from bench.tables import HEADLINE
 from evaluators.tofu import TofuEvaluator
@@ -28,13 +28,13 @@ ARCHITECTURES = ("llama", "mistral", "qwen3", "phi3", "gemma3", "gpt2", "gpt_neo
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The checkpoints that were loaded, in order."""
     names: list[str] = []
-    real = bench.grid.load_model
+    real = bench.checkpoints.load_model
 
     def load(name: str, **options: Any) -> Any:
         names.append(Path(name).name)
         return real(name, **options)
 
-    monkeypatch.setattr(bench.grid, "load_model", load)
+    monkeypatch.setattr(bench.checkpoints, "load_model", load)
     return names
 
 

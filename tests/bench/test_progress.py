@@ -86,7 +86,7 @@ def test_a_terminal_shows_one_line_that_changes_and_is_gone_at_the_end() -> None
     with Reporter(console) as reporter:
         reporter.cell(1, 2, "npo[beta=0.5] tofu/forget10 s0")
         reporter.step(1, 2, {"forget": 1.0})
-        reporter._live.refresh()  # type: ignore[union-attr]
+        reporter._screen.live.refresh()  # type: ignore[union-attr]
         reporter.note("a line that stays")
         assert "step 1/2" in out.getvalue() and "[beta=0.5]" in out.getvalue()
     text = out.getvalue()
@@ -99,5 +99,5 @@ def test_the_live_line_never_wraps() -> None:
     out = io.StringIO()
     with Reporter(Console(file=out, width=30, force_terminal=True, _environ={"TERM": "xterm"})) as reporter:
         reporter.cell(1, 2, "x" * 200)
-        reporter._live.refresh()  # type: ignore[union-attr]
+        reporter._screen.live.refresh()  # type: ignore[union-attr]
     assert "x" * 31 not in out.getvalue() and "\u2026" in out.getvalue()

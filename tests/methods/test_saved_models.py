@@ -188,7 +188,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     save_file({**batch(), **given}, root / "batch.safetensors")
     asked = json.dumps([[str(folder), str(base), str(result)] for folder, base, result, *_ in known.values()])
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # files as saved
     (root / "loads.py").write_text(LOADS)
     done = subprocess.run(
         [sys.executable, "loads.py", asked, str(root / "batch.safetensors")],
