@@ -74,6 +74,12 @@ def test_the_variance_does_not_cancel_where_all_tokens_are_unlikely() -> None:
     assert stats.var_logp == pytest.approx((logp.exp() * (logp - mean) ** 2).sum().item(), rel=1e-3)
 
 
+def test_of_equal_largest_logits_the_first_is_the_arg_max() -> None:
+    logits = torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0], [2.0, 1.0, 2.0], [2.0, 2.0, 3.0]])
+    found = [s.match for s in token_stats(logits, torch.tensor([1, 2, 1, 2]))]
+    assert found == [True, False, False, True]
+
+
 def test_chunks_change_nothing() -> None:
     logits, labels = torch.randn(CHUNK + 3, 4), torch.randint(4, (CHUNK + 3,))
     stats = token_stats(logits, labels)
