@@ -2,8 +2,10 @@
 
 import functools
 import math
+import random
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
@@ -265,6 +267,19 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+
+def seed_everything(seed: int) -> bytes:
+    """Seeds every global generator; returns what `generators` says then."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return generators()
+
+
+def generators() -> bytes:
+    """The state of every global generator."""
+    return repr((random.getstate(), np.random.get_state())).encode() + torch.get_rng_state().numpy().tobytes()
 
 
 class Known:

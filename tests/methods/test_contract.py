@@ -13,7 +13,9 @@ from bench.models import Loaded
 from methods import METHODS, TRAINED
 from methods.grun import GRUN
 from tests.helpers import (
+    generators,
     same_bits,
+    seed_everything,
     short_method,
     state,
     tiny_loaded,
@@ -42,8 +44,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(
     before = state(loaded.model)
     found = []
     for seed in (0, 0, 1):
-        torch.manual_seed(seed + len(found))  # not what counts
+        others = seed_everything(seed + len(found))  # not what counts
         unlearned = unlearn(loaded, short_method(name), seed=seed, benchmark=data)
+        assert generators() == others
         found.append((weights(unlearned), unlearned.log.steps))
         unlearned.restore()
         assert same_bits(state(loaded.model), before)  # restored bit for bit, every time
