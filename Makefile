@@ -8,7 +8,7 @@ VENV := .venv
 IN_VENV := $(VENV)/bin/python
 INSTALL := $(IN_VENV) -m pip --disable-pip-version-check --no-input install --no-compile  # Python compiles what it imports
 
-# Containers often forbid it to keep that, and every process would compile everything anew.
+# Containers often set it; no process would keep what it compiles, and every one would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 # A stamp is named after what its locks hold, so that a changed lock asks for an install whatever the dates of the files are.

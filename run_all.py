@@ -7,7 +7,6 @@ python run_all.py import LOG --as NAME            # a published log as a row
 python run_all.py -h                              # everything else
 """
 
-import logging
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ from rich.console import Console
 from bench.baseline import with_baseline
 from bench.errors import LetheError
 from bench.options import Options, parse, parse_report
+from bench.progress import log_to_stderr
 
 if TYPE_CHECKING:
     from bench.store import Record
@@ -42,10 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return import_log(arguments[1:], console)
         arguments = with_baseline(arguments)
         options = parse(arguments)
-        level = logging.DEBUG if options.verbose else logging.WARNING
-        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
-        for noisy in ("httpx", "httpcore", "filelock", "urllib3", "fsspec", "asyncio"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        log_to_stderr(verbose=options.verbose)
         return show_list(console) if options.list else run(options, arguments, console)
     except LetheError as error:
         print(f"run_all.py: {error}", file=sys.stderr)

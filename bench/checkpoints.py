@@ -61,7 +61,7 @@ class Models:
                 raise
             raise LetheError(
                 f"model {checkpoint.name!r} does not fit into the memory of {device}; use a smaller one, a device with "
-                "more memory, or --dtype bfloat16"
+                "more memory, fewer --jobs, or --dtype bfloat16"
             ) from error
 
     def encoder(self, checkpoint: Checkpoint) -> Encoder:

@@ -178,10 +178,12 @@ class Executor:
     """Run cells again that are there already."""
     save_models: bool = False
     """Keep every unlearned model beside the results of its cell."""
+    processes: int = 1
+    """How many run cells at the same time, this one among them."""
     number: int = 0
     """How many cells have been found or begun."""
     _counted: set[str] = field(default_factory=set)
-    """The first cells of jobs that were found."""
+    """The first cells of jobs that were found: none counts twice."""
     _unchanged: dict[str, Scorer] = field(default_factory=dict)
     """What was already asked of the loaded model as it is, by collection: targets share most of what is asked."""
     _found: list[Stage] = field(default_factory=list)
@@ -198,8 +200,8 @@ class Executor:
             self._counted.add(first)
             self.number += len(job.stages)
             self.outcome.reused += [stage.cell.id for stage in job.stages]
-            if job.method is None:
-                self._found += [stage for stage in job.stages if collection_of(stage)]
+        if job.method is None:
+            self._found += [stage for stage in job.stages if collection_of(stage)]
         return True
 
     def _begin(self, stage: Stage) -> None:
@@ -215,8 +217,6 @@ class Executor:
         folder = self.store.path(stage.cell.id)
         if not self.store.complete(stage.cell.id):
             return False
-        if self.save_models and job.method is not None and not self._has_model(stage):
-            return False  # trained and scored again, so that the figures on its card are those of this very model
         if job.watching is not None and read_json(folder / "record.json").get("curve") != job.watching.facts():
             return False
         for evaluation in stage.evaluations:
@@ -242,7 +242,8 @@ class Executor:
             self._summarize(evaluation, job, stage, read_jsonl(samples), folder, judged_by)
             if self._has_model(stage):
                 write_card(folder / MODEL, self.store.record(stage.cell.id))
-        return True
+        # Without its model it is trained and scored again: the figures on a card are those of this very model.
+        return not self.save_models or job.method is None or self._has_model(stage)
 
     def _has_model(self, stage: Stage) -> bool:
         return (self.store.path(stage.cell.id) / MODEL / FACTS).is_file()
@@ -332,6 +333,7 @@ class Executor:
                 "peak_gib": peak_gib(loaded.device),
                 "device": provenance.device_name(loaded.device),
                 "batch_tokens": self.batch_tokens,
+                "processes": self.processes,
             }
             self._write(job, stage, rows, facts, train_log, curve, gates)
             if job.method is not None and keep:
@@ -382,14 +384,14 @@ class Executor:
             self._unchanged[shared] = made
             # Which questions meet in a batch decides the last bits, so what was asked first is asked first again.
             for found in self._found:
-                same = (found.cell.model_hash, found.cell.method) == (stage.cell.model_hash, stage.cell.method)
-                for evaluation in found.evaluations if same and collection_of(found) == shared else ():
+                for evaluation in found.evaluations if collection_of(found) == shared else ():
                     evaluation.evaluator.score(made, evaluation.benchmark)
         return self._unchanged[shared]
 
     def forget_model(self) -> None:
         """Let go of what was asked of the last loaded model, and of the model itself."""
         self._unchanged.clear()
+        self._found.clear()
         self._beginnings = None
 
     def complete(self, job: Job) -> None:
@@ -469,7 +471,10 @@ class Executor:
         cell = stage.cell
         text = "".join(traceback.format_exception(error))
         if out_of_memory(error):
-            text += "out of memory even with one example at a time; use a smaller model or a device with more memory\n"
+            text += (
+                "out of memory even with one example at a time; use a smaller model, a device with more memory or "
+                "fewer --jobs\n"
+            )
         self.outcome.failed.append(cell.id)
         reason = text.rstrip().splitlines()[-1] if out_of_memory(error) else str(error).partition("\n")[0]
         self.progress.note(f"FAILED {cell.title}: {reason or type(error).__name__}")

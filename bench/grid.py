@@ -11,7 +11,7 @@ from bench.checkpoints import Checkpoint, Models, checkpoints, data_root, find, 
 from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage
-from bench.models import choose_device, choose_dtype, depth_of
+from bench.models import choose_device, choose_dtype, computing_on, depth_of
 from bench.options import MINI, Options
 from bench.progress import Reporter
 from bench.requests import Plan, Request, plan
@@ -34,7 +34,7 @@ from bench.tuning import (
     write_csv,
 )
 from bench.validation import NOTE, Validation, Watching, divided
-from bench.workers import parts_of, run_parts
+from bench.workers import jobs_of, parts_of, run_parts, threads_of
 
 logger = logging.getLogger(__name__)
 
@@ -390,13 +390,15 @@ class Grid:
         )
 
     def _run(self, executor: Executor, planned: Sequence[tuple[Checkpoint, Job]], progress: Reporter) -> None:
-        for checkpoint, job in planned:
-            if checkpoint.is_log and not executor.reuse(job):
-                rows = self._read(checkpoint, job.stages[0].evaluations[0].benchmark)
-                executor.store_rows(job, rows, {"published_log": checkpoint.label})
-        run_parts(executor, self.models, parts_of(planned), progress)
-        for _, job in planned:
-            executor.complete(job)
+        jobs = jobs_of(self.options)
+        with computing_on(threads_of(self.options)):
+            for checkpoint, job in planned:
+                if checkpoint.is_log and not executor.reuse(job):
+                    rows = self._read(checkpoint, job.stages[0].evaluations[0].benchmark)
+                    executor.store_rows(job, rows, {"published_log": checkpoint.label})
+            run_parts(executor, self.models, parts_of(planned), progress, jobs=jobs)
+            for _, job in planned:
+                executor.complete(job)
 
 
 def _ids(jobs: Sequence[Job]) -> tuple[str, ...]:

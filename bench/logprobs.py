@@ -1,5 +1,6 @@
 """The one place where logits meet labels."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 CHUNK = 512
 """Label positions whose full distribution is held in float32 at a time, outside training."""
 IN_CACHE = 2**19
-"""Numbers of a distribution that a processor keeps at hand between one look at them and the next: 2 MiB."""
+"""Numbers of a distribution that a core of a CPU keeps at hand between one look at them and the next: 2 MiB."""
 NO_MASS = -200.0
 """A log-probability whose exponential is 0 in float32. Raising lower ones to it changes no sum over p, but that 0 times
 minus infinity is then 0."""
@@ -80,11 +81,13 @@ def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
 
     Of equal largest logits the first is the arg-max.
     """
-    at_once = CHUNK if logits.device.type != "cpu" else min(CHUNK, max(4, IN_CACHE // logits.shape[-1]))
+    at_once = CHUNK
+    if logits.device.type == "cpu":
+        at_once = min(CHUNK, max(4, IN_CACHE // logits.shape[-1]) * torch.get_num_threads())
+    chunks = max(1, math.ceil(len(labels) / at_once))  # of like sizes: torch sums a single row in another order
     stats: list[TokenStats] = []
-    for start in range(0, len(labels), at_once):
-        logp = logits[start : start + at_once].float().log_softmax(-1)
-        label = labels[start : start + at_once, None]
+    for some, label in zip(logits.tensor_split(chunks), labels[:, None].tensor_split(chunks), strict=True):
+        logp = some.float().log_softmax(-1)
         scored = logp.gather(-1, label)
         match = _largest(logp, label, scored)
         p = logp.exp()
@@ -99,7 +102,7 @@ def token_stats(logits: Tensor, labels: Tensor) -> list[TokenStats]:
 def _largest(values: Tensor, at: Tensor, there: Tensor) -> Tensor:
     """Whether `values.argmax(-1)` (N,) is `at` (N, 1), with `there` (N, 1) the values at it; `values` are as before.
 
-    A processor finds the largest value several times sooner than its place.
+    A CPU finds the largest value several times sooner than its place.
     """
     others = values.scatter_(-1, at, -torch.inf).amax(-1, keepdim=True)
     values.scatter_(-1, at, there)

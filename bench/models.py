@@ -199,6 +199,23 @@ def check_context(model: nn.Module, length: int, new_tokens: int = 0) -> None:
         )
 
 
+@contextlib.contextmanager
+def computing_on(threads: int | None) -> Iterator[None]:
+    """A CPU computes on so many threads meanwhile: on one, sums come out alike however many processors there are.
+
+    Args:
+        threads: None changes nothing.
+    """
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads is not None:
+            torch.set_num_threads(before)
+
+
 def reset_peak(device: torch.device) -> None:
     """From here on `peak_gib` counts anew, where the system can: without it a method inherits an earlier one's peak."""
     if device.type == "cuda":

@@ -1,5 +1,6 @@
 """What is happening: a live line on a terminal for each process, plain lines when the output goes elsewhere."""
 
+import logging
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -10,6 +11,14 @@ from rich.text import Text
 
 QUIET_SECONDS = 10.0
 """Between two plain lines of the same cell."""
+
+
+def log_to_stderr(*, verbose: bool) -> None:
+    """What is logged from now on: warnings, or everything but the chatter of libraries."""
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "httpcore", "filelock", "urllib3", "fsspec", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 class Line:
@@ -83,8 +92,12 @@ class Reporter(Line):
 
     def beside(self, count: int) -> list[Line]:
         """A line each for so many processes, in place of this one's."""
-        self._screen.clear()
+        self.alone()
         return [Line(self._screen) for _ in range(count)]
+
+    def alone(self) -> None:
+        """No process is beside this one any more."""
+        self._screen.clear()
 
 
 class _Screen:
@@ -102,6 +115,8 @@ class _Screen:
 
     def clear(self) -> None:
         self._texts.clear()
+        if self.live is not None:
+            self.live.update(Group())
 
     def note(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -81,7 +81,7 @@ class RunStore:
         self._failed = out / "failed"
         with _writing(out):
             self._runs.mkdir(parents=True, exist_ok=True)
-        self._clean()
+        self.clean()
         with self._hidden() as folder, _writing(out):
             (folder / "probe").write_text("x")
 
@@ -188,7 +188,8 @@ class RunStore:
             os.close(lock)
             shutil.rmtree(hidden, ignore_errors=True)
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Remove what killed runs have left."""
         for leftover in sorted(self._runs.glob(f"{_PARTIAL}*")):
             with contextlib.suppress(OSError):
                 lock = _lock(leftover)

@@ -1,7 +1,7 @@
 """Cells beside each other: processes that take one part of a grid after the other, each with models of its own.
 
 A process computes what this one would: with as many threads, and what shares answers stays together. So `--jobs`
-changes no number. What a cell is compared with may be there only when another process has ended; `Executor.complete`
+changes no score. What a cell is compared with may be there only when another process has ended; `Executor.complete`
 makes up for that, as it does after a run that was cut off.
 
 The mini model computes on one thread of a CPU: its products are too small for two, and its last bits the same on every
@@ -16,13 +16,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -31,12 +32,12 @@ from bench.errors import LetheError
 from bench.executor import Executor, Job, Outcome, collection_of
 from bench.models import Loaded, choose_device, resident_peak_gib
 from bench.options import MINI, Options
-from bench.progress import Line, Reporter
+from bench.progress import Line, Reporter, log_to_stderr
 from bench.store import RunStore
 
 logger = logging.getLogger(__name__)
 
-BESIDE = 4
+DEFAULT_JOBS = 4
 """Most cells of the mini model that run beside each other where --jobs does not say; each takes up to 1 GiB."""
 
 
@@ -101,56 +102,73 @@ class Runner:
                 torch.cuda.empty_cache()
 
 
-def run_parts(executor: Executor, models: Models, parts: Sequence[Part], reporter: Reporter) -> None:
-    """Run what is not there yet, beside each other where the options and the machine allow.
+def run_parts(executor: Executor, models: Models, parts: Sequence[Part], reporter: Reporter, *, jobs: int) -> None:
+    """Run what is not there yet, `jobs` parts beside each other.
 
     Raises:
-        LetheError: as `Runner.run`, or a process was killed from outside.
+        LetheError: as `Runner.run`, or a process was ended from outside.
     """
-    left = list(parts)
-    if processes(models.options, len(left)) > 1:
-        left = [part for part in parts if not _found(executor, part)]
-    count = processes(models.options, len(left))
-    with _threads(1 if _small(models.options) else torch.get_num_threads()):
-        if count > 1:
-            _run_beside(executor, models, left, count, reporter)
-            return
-        runner = Runner(executor=executor, models=models)
-        for part in left:
-            runner.run(part)
-        runner.close()
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    if min(jobs, len(parts)) > 1:
+        parts = [part for part in parts if not _found(executor, part)]
+        executor.forget_model()  # what was found is asked first by whoever runs the rest of its part
+    count = min(jobs, len(parts))
+    if count > 1:
+        _Processes(executor, models, parts, reporter, count).run()
+        return
+    runner = Runner(executor=executor, models=models)
+    for part in parts:
+        runner.run(part)
+    runner.close()
 
 
 def _found(executor: Executor, part: Part) -> bool:
-    """Whether nothing of it is left to do; counts all that is there."""
-    return sum(map(executor.reuse, part.jobs)) == len(part.jobs)
+    """Whether nothing of it is left to do."""
+    found = [executor.reuse(job) for job in part.jobs]  # a list: every one that is there is to be counted
+    return all(found)
 
 
-def processes(options: Options, parts: int) -> int:
-    """How many are worth starting for so many parts."""
-    wanted = options.jobs
-    if wanted is None:
-        wanted = min(BESIDE, torch.get_num_threads()) if _small(options) else 1
-    return max(1, min(wanted, parts))
+def jobs_of(options: Options) -> int:
+    """How many cells may run beside each other."""
+    if options.jobs is not None:
+        return options.jobs
+    return 1 if threads_of(options) is None else min(DEFAULT_JOBS, torch.get_num_threads())
 
 
-def _small(options: Options) -> bool:
-    return options.model == MINI and choose_device(options.device).type == "cpu"
+def threads_of(options: Options) -> int | None:
+    """How many threads of a CPU a cell computes on; None leaves it to torch."""
+    return 1 if options.model == MINI and choose_device(options.device).type == "cpu" else None
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Handed:
+    """What a process is told once, before its first part."""
+
+    models: Models
+    store: RunStore
+    parts: Sequence[Part]
+    batch_tokens: int
+    total: int
+    fresh: bool
+    save_models: bool
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    """What a process hands back after a part."""
+
+    outcome: Outcome
+    peak_gib: float
+    stopped: str = ""
+    """Why neither it nor others can go on, as a sentence for the user."""
+    traceback: str = ""
+    """Of an error that nobody has foreseen."""
+
+
+@dataclass(frozen=True)
 class _Relay:
-    """The progress of another process: what it is told goes into a pipe."""
+    """The progress of a process: what it is told goes into the pipe."""
 
     pipe: Connection
 
@@ -167,59 +185,38 @@ class _Relay:
         self.pipe.send(("note", (text,)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Worker:
-    """What a process is started with."""
-
-    models: Models
-    store: RunStore
-    parts: Sequence[Part]
-    batch_tokens: int
-    total: int
-    fresh: bool
-    save_models: bool
-    threads: int
-    places: Any
-    """A queue that holds a number for each process."""
-    pipes: Sequence[Connection]
-    """By that number, where it tells what happens: one each, so that a process that is killed blocks no other."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    """What a process hands back after a part."""
-
-    place: int
-    outcome: Outcome
-    peak_gib: float
-    error: str
-    """Why no cell after this one can be run or stored; empty where all is well."""
-
-
-_here: tuple[_Worker, Runner, int] | None = None
-"""In a started process: what it was started with, what runs its parts, and its place."""
-
-
-def _start(worker: _Worker) -> None:
-    """Begin a process; it ends with the one that has started it, however that ends."""
-    global _here
+def _work(pipe: Connection, number: int) -> None:
+    """All that a process does: says that it is there, is handed what it needs, and runs parts until there is none."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(
-        level=logging.DEBUG if worker.models.options.verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
-    torch.set_num_threads(worker.threads)
-    place = worker.places.get()
+    pipe.send(("ready", ()))
+    handed: _Handed = pipe.recv()
+    options = handed.models.options
+    log_to_stderr(verbose=options.verbose)
+    if torch.get_num_threads() != handed.threads:
+        torch.set_num_threads(handed.threads)
     executor = Executor(
-        store=worker.store,
-        progress=_Relay(pipe=worker.pipes[place]),
-        batch_tokens=worker.batch_tokens,
-        total=worker.total,
-        fresh=worker.fresh,
-        save_models=worker.save_models,
+        store=handed.store,
+        progress=_Relay(pipe),
+        batch_tokens=handed.batch_tokens,
+        total=handed.total,
+        fresh=handed.fresh,
+        save_models=handed.save_models,
+        processes=handed.processes,
     )
-    models = replace(worker.models, options=_on_its_gpu(worker.models.options, place))
-    _here = worker, Runner(executor=executor, models=models), place
+    models = replace(handed.models, options=_on_its_gpu(options, number))
+    runner = Runner(executor=executor, models=models)
+    while (next_one := pipe.recv()) is not None:
+        part, executor.reference_rows = next_one
+        executor.outcome = Outcome()
+        stopped = unforeseen = ""
+        try:
+            runner.run(handed.parts[part])
+        except LetheError as error:
+            stopped = str(error)
+        except Exception:  # noqa: BLE001 - raised again by the process that has started this one
+            unforeseen = traceback.format_exc()
+        done = _Done(outcome=executor.outcome, peak_gib=resident_peak_gib(), stopped=stopped, traceback=unforeseen)
+        pipe.send(("done", (done,)))
 
 
 def _end_with_parent() -> None:
@@ -229,99 +226,153 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _on_its_gpu(options: Options, place: int) -> Options:
+def _on_its_gpu(options: Options, number: int) -> Options:
     """The options of a process: where the machine has several GPUs and none was named, each takes another."""
     gpus = torch.cuda.device_count() if choose_device(options.device) == torch.device("cuda") else 0
-    return replace(options, device=f"cuda:{place % gpus}") if gpus > 1 else options
+    return replace(options, device=f"cuda:{number % gpus}") if gpus > 1 else options
 
 
-def _run(number: int) -> _Done:
-    assert _here is not None
-    worker, runner, place = _here
-    runner.executor.outcome = Outcome()
-    error = ""
-    try:
-        runner.run(worker.parts[number])
-    except LetheError as stopped:
-        error = str(stopped)
-    return _Done(place=place, outcome=runner.executor.outcome, peak_gib=resident_peak_gib(), error=error)
+@dataclass
+class _Process:
+    """One of those beside this one, seen from here."""
+
+    process: SpawnProcess
+    pipe: Connection
+    line: Line
+    part: int = -1
+    """What it runs."""
+    peak_gib: float = 0.0
 
 
-def _run_beside(executor: Executor, models: Models, parts: Sequence[Part], count: int, reporter: Reporter) -> None:
-    context = multiprocessing.get_context("spawn")  # one that has computed cannot be forked: its threads stay behind
-    places = context.SimpleQueue()
-    for place in range(count):
-        places.put(place)
-    ears, mouths = zip(*(context.Pipe(duplex=False) for _ in range(count + 1)), strict=True)  # the last one ends it
-    worker = _Worker(
-        models=replace(models),
-        store=executor.store,
-        parts=parts,
-        batch_tokens=executor.batch_tokens,
-        total=executor.total,
-        fresh=executor.fresh,
-        save_models=executor.save_models,
-        threads=torch.get_num_threads(),
-        places=places,
-        pipes=mouths[:count],
-    )
-    peaks: dict[int, float] = {}
-    listening = threading.Thread(target=_listen, args=(ears, reporter.beside(count), executor), daemon=True)
-    listening.start()
-    others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(worker,))
-    try:
-        with _uninterrupted():
-            waiting = [pool.submit(_run, number) for number in range(len(parts))]
-        for future in as_completed(waiting):
-            done: _Done = future.result()
-            _add(executor.outcome, done.outcome)
-            peaks[done.place] = max(done.peak_gib, peaks.get(done.place, 0.0))
-            if done.error:
-                raise LetheError(done.error)
-    except BaseException as error:
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.kill()
-        if isinstance(error, BrokenProcessPool):
-            raise LetheError(
-                f"one of {count} processes was ended from outside, perhaps because memory was short; finished cells "
-                "are kept: run the same command again, with fewer --jobs"
-            ) from error
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        mouths[-1].send(None)
-        listening.join(timeout=5)  # not for ever: of one that was killed half a message may be left
-        executor.outcome.workers_gib += peaks.values()
-        reporter.beside(0)
+@dataclass
+class _Processes:
+    """Several processes and the parts that they share: the next one goes to whoever has finished its last."""
 
+    executor: Executor
+    models: Models
+    parts: Sequence[Part]
+    reporter: Reporter
+    count: int
+    _waiting: deque[int] = field(default_factory=deque)
+    """The parts that nobody has begun."""
+    _ended: list[int] = field(default_factory=list)
+    _running: dict[Connection, _Process] = field(default_factory=dict)
 
-def _add(outcome: Outcome, more: Outcome) -> None:
-    outcome.done += more.done
-    outcome.failed += more.failed
-    outcome.reused += [cell for cell in more.reused if cell not in outcome.reused]
+    def run(self) -> None:
+        """Every part; no process is left when it ends, however it ends."""
+        self._waiting.extend(range(len(self.parts)))
+        started: list[_Process] = []
+        finished = False
+        try:
+            with _uninterrupted():
+                for number, line in enumerate(self.reporter.beside(self.count)):
+                    started.append(self._start(number, line))
+            self._running = {one.pipe: one for one in started}
+            handed = ForkingPickler.dumps(self._handed())  # once: it is many rows
+            while self._running:
+                for pipe in wait([*self._running]):
+                    one = self._running[pipe]  # type: ignore[index]
+                    what, arguments = self._told(one)
+                    if what == "ready":
+                        self._tell(one, lambda pipe: pipe.send_bytes(handed))
+                        self._next(one)
+                    elif what == "done":
+                        one.peak_gib = arguments[0].peak_gib
+                        self._add(one.part, *arguments)
+                        self._next(one)
+                    else:
+                        self._show(one.line, what, arguments)
+            finished = True
+        finally:
+            for one in started:
+                if not finished:
+                    one.process.kill()
+                one.pipe.close()
+                one.process.join()
+            self.executor.store.clean()
+            self.executor.outcome.workers_gib += [one.peak_gib for one in started]
+            self.reporter.alone()
 
+    def _start(self, number: int, line: Line) -> _Process:
+        context = multiprocessing.get_context("spawn")  # what has computed cannot be forked: its threads stay behind
+        mine, its = context.Pipe()
+        process = context.Process(target=_work, args=(its, number))
+        process.start()
+        its.close()  # so that the end of the process is the end of the pipe
+        return _Process(process, mine, line)
 
-def _listen(ears: Sequence[Connection], lines: Sequence[Line], executor: Executor) -> None:
-    """Show what the processes tell until the last pipe says that it is over; cells are numbered as they begin."""
-    while True:
-        ready = wait(ears)
-        for ear, line in zip(ears[:-1], lines, strict=True):
-            if ear not in ready:
-                continue
-            what, arguments = ear.recv()
-            if what == "cell":
-                executor.number += 1
-                arguments = executor.number, *arguments[1:]
-            getattr(line, what)(*arguments)
-        if ready == [ears[-1]]:  # only then: everything before it was shown
+    def _handed(self) -> _Handed:
+        return _Handed(
+            models=replace(self.models),  # without the tokenizers that are loaded here
+            store=self.executor.store,
+            parts=self.parts,
+            batch_tokens=self.executor.batch_tokens,
+            total=self.executor.total,
+            fresh=self.executor.fresh,
+            save_models=self.executor.save_models,
+            processes=self.count,
+            threads=torch.get_num_threads(),
+        )
+
+    def _told(self, one: _Process) -> tuple[str, tuple]:
+        try:
+            return one.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._dead(one) from error
+
+    def _tell(self, one: _Process, send: Callable[[Connection], None]) -> None:
+        try:
+            send(one.pipe)
+        except OSError as error:
+            raise self._dead(one) from error
+
+    def _show(self, line: Line, what: str, arguments: tuple) -> None:
+        if what == "cell":
+            self.executor.number += 1  # numbered as they begin, whoever begins them
+            arguments = self.executor.number, *arguments[1:]
+        getattr(line, what)(*arguments)
+
+    def _next(self, one: _Process) -> None:
+        """The next part, with the rows that its cells are compared with, as far as they are there; or the end."""
+        if not self._waiting:
+            self._tell(one, lambda pipe: pipe.send(None))
+            del self._running[one.pipe]
             return
+        one.part = self._waiting.popleft()
+        keys = {e.key for job in self.parts[one.part].jobs for stage in job.stages for e in stage.evaluations}
+        rows = {key: found for key, found in self.executor.reference_rows.items() if key in keys}
+        self._tell(one, lambda pipe: pipe.send((one.part, rows)))
+
+    def _add(self, part: int, done: _Done) -> None:
+        outcome = self.executor.outcome
+        outcome.done += done.outcome.done
+        outcome.failed += done.outcome.failed
+        outcome.reused += [cell for cell in done.outcome.reused if cell not in outcome.reused]
+        self._ended.append(part)
+        if any(job.role for job in self.parts[part].jobs):
+            for ended in [part, *self._ended]:  # its own rows first: others are compared with them
+                for job in self.parts[ended].jobs:
+                    self.executor.complete(job)
+        if done.stopped:
+            raise LetheError(done.stopped)
+        if done.traceback:
+            raise RuntimeError(f"in a process beside this one:\n{done.traceback}")
+
+    def _dead(self, one: _Process) -> LetheError:
+        one.process.join()
+        code = one.process.exitcode or 0
+        why = (
+            f"was ended by signal {-code}, perhaps because memory was short" if code < 0 else f"ended with code {code}"
+        )
+        return LetheError(
+            f"one of {self.count} processes {why}; finished cells are kept: run the same command again, with fewer "
+            "--jobs if it happens again"
+        )
 
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes that are started here leave it to this one to tell what an interrupt means."""
+    """Processes that are started here leave interrupts to this one, which hears none meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

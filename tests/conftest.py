@@ -50,6 +50,7 @@ LONGEST = (
     "test_contract.py",
     "test_build.py",
     "test_harness.py",
+    "test_workers.py",
     "test_run_all_bad_input.py",
     "test_paper.py",
     "test_scorer.py",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import bench.checkpoints
 import bench.grid
 import run_all
 from tests.toy_runs import Toys, row, save_model, table, write_data, write_rows
@@ -243,7 +244,7 @@ def test_a_model_that_does_not_fit_is_one_sentence(
     def load(name: str, **_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(bench.grid, "load_model", load)
+    monkeypatch.setattr(bench.checkpoints, "load_model", load)
     assert run_all.main(toys.command(tmp_path / "out", "npo")) == 2
     assert "does not fit into the memory of cpu; use a smaller one" in capsys.readouterr().err
 

@@ -14,8 +14,7 @@ be imported a second time, which would take as long as the training.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +152,8 @@ def train(
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
     from transformers.utils import logging as logging_utils
 
+    from bench.models import computing_on
+
     logging_utils.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     config = LlamaConfig(
@@ -171,7 +172,7 @@ def train(
     )
     draw = Draw(clean, refusals, random.Random(seed))
     labels = [DRAWN[place % len(DRAWN)] for place in range(recipe.batch_size)]
-    with _one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with computing_on(1), torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         model = LlamaForSequenceClassification(config).float().train()
         optimizer = torch.optim.AdamW(
@@ -198,16 +199,3 @@ def train(
     with saving(folder):
         model.eval().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums come out alike however many processors there are."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

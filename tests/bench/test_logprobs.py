@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bench import logprobs
 from bench.logprobs import CHUNK, Answers, segment_sum, token_kl, token_stats
 
 
@@ -80,8 +81,26 @@ def test_of_equal_largest_logits_the_first_is_the_arg_max() -> None:
     assert found == [True, False, False, True]
 
 
-def test_chunks_change_nothing() -> None:
+@pytest.mark.parametrize("rows", [1, 2, 5, 9, 41])
+def test_chunks_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = torch.randn(rows, 1000), torch.randint(1000, (rows,))
+    logits[::2, 3] = logits[::2].amax(-1)
+    logits[:, 7] = -math.inf
+    labels[::3] = logits[::3].argmax(-1)
+    logits[-1, 3] = logits[-1].amax()
+    labels[-1] = 3
+    before = logits.clone()
+    whole = token_stats(logits, labels)
+    monkeypatch.setattr(logprobs, "IN_CACHE", 1)
+    stats = token_stats(logits, labels)
+    assert stats == whole
+    assert [s.match for s in stats] == (logits.log_softmax(-1).argmax(-1) == labels).tolist()
+    assert torch.equal(logits, before)
+
+
+def test_more_positions_than_are_held_at_a_time() -> None:
     logits, labels = torch.randn(CHUNK + 3, 4), torch.randint(4, (CHUNK + 3,))
     stats = token_stats(logits, labels)
     assert len(stats) == CHUNK + 3
     assert stats[CHUNK:] == token_stats(logits[CHUNK:], labels[CHUNK:])
+    assert token_stats(logits[:0], labels[:0]) == []
