@@ -11,7 +11,6 @@ number of processors.
 import contextlib
 import copyreg
 import gc
-import logging
 import multiprocessing
 import os
 import signal
@@ -34,8 +33,6 @@ from bench.models import Loaded, choose_device, resident_peak_gib
 from bench.options import MINI, Options
 from bench.progress import Line, Reporter, log_to_stderr
 from bench.store import RunStore
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_JOBS = 4
 """Most cells of the mini model that run beside each other where --jobs does not say; each takes up to 1 GiB."""
