@@ -72,7 +72,7 @@ def parts_of(planned: Sequence[tuple[Checkpoint, Job]]) -> list[Part]:
 
 @dataclass(kw_only=True)
 class Runner:
-    """Runs parts in this process; loads a checkpoint once for all consecutive ones on it, if there is work to do."""
+    """Runs parts in the process that it is in; loads a checkpoint once for all consecutive ones, if there is work."""
 
     executor: Executor
     models: Models
@@ -80,7 +80,11 @@ class Runner:
     _loaded: Loaded | None = None
 
     def run(self, part: Part) -> None:
-        """Raises a LetheError where a model cannot be loaded or nothing can be stored any more."""
+        """Every job of the part that is not there yet.
+
+        Raises:
+            LetheError: the model cannot be loaded, or nothing can be stored any more.
+        """
         if part.checkpoint != self._at:
             self.close()
             self._at = part.checkpoint
@@ -356,7 +360,7 @@ class _Processes:
             raise RuntimeError(f"in a process beside this one:\n{done.traceback}")
 
     def _dead(self, one: _Process) -> LetheError:
-        one.process.join()
+        one.process.join(timeout=10)
         code = one.process.exitcode or 0
         why = (
             f"was ended by signal {-code}, perhaps because memory was short" if code < 0 else f"ended with code {code}"

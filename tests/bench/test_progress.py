@@ -101,3 +101,21 @@ def test_the_live_line_never_wraps() -> None:
         reporter.cell(1, 2, "x" * 200)
         reporter._screen.live.refresh()  # type: ignore[union-attr]
     assert "x" * 31 not in out.getvalue() and "\u2026" in out.getvalue()
+
+
+def test_processes_beside_each_other_have_a_line_each_while_they_are_there() -> None:
+    out = io.StringIO()
+    with Reporter(Console(file=out, width=60, force_terminal=True, _environ={"TERM": "xterm"})) as reporter:
+        reporter.passing("mini model original | step 1/9")
+        first, second = reporter.beside(2)
+        second.cell(1, 2, "npo")
+        first.cell(2, 2, "ga")
+        second.step(1, 2, {"forget": 1.0})
+        out.truncate(out.seek(0))
+        reporter._screen.live.refresh()  # type: ignore[union-attr]
+        shown = out.getvalue()
+        assert "[1/2] npo | step 1/2" in shown and "[2/2] ga | starting" in shown and "mini model" not in shown
+        reporter.alone()
+        out.truncate(out.seek(0))
+        reporter._screen.live.refresh()  # type: ignore[union-attr]
+        assert "npo" not in out.getvalue()
