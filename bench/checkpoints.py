@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,5 +183,6 @@ def unreachable() -> str:
         import datasets.config
 
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True  # what is cached will do
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for processes that this one starts
         return f"the hub cannot be reached: {error}"
     return ""

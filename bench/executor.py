@@ -394,6 +394,12 @@ class Executor:
         self._found.clear()
         self._beginnings = None
 
+    def forget_reference(self, job: Job) -> None:
+        """Nothing is compared with the rows of this job until all of it is there."""
+        for evaluation in (e for stage in job.stages for e in stage.evaluations):
+            if job.role == evaluation.compares_with:
+                self.reference_rows.pop(evaluation.key, None)
+
     def complete(self, job: Job) -> None:
         """Metrics that had to wait for what they compare with: its job came later in the same run."""
         for stage in job.stages:

@@ -75,7 +75,7 @@ Asked = tuple[Checkpoint, Request, Checkpoint | None]
 
 @dataclass(kw_only=True)
 class Grid:
-    """Jobs by checkpoint, in the order in which they run: retrained models first, their rows are the reference."""
+    """Jobs by checkpoint, in the order in which they begin: retrained models first, their rows are the reference."""
 
     options: Options
     evaluators: EvaluatorsOf
@@ -342,42 +342,44 @@ class Grid:
             yield "the mini models would be trained first, they are not in the cache"
 
     def run(self, store: RunStore, progress: Reporter) -> Outcome:
-        """Run what is not there yet; each checkpoint is loaded once, and only if it has something to do.
+        """Run what is not there yet; a process loads each checkpoint once, and only if it has something to do.
 
         Where there is something to tune, that comes first: what is chosen makes more cells.
         """
-        untuned = self._tune(store, progress)
+        tuning = self._tune(store, progress)
         executor = self._executor(store, progress, len(self.cells), save_models=self.options.save_models)
         self._run(executor, self.jobs, progress)
-        executor.outcome.failed += untuned
+        executor.outcome.failed += tuning.failed
+        executor.outcome.workers_gib += tuning.workers_gib
         return executor.outcome
 
-    def _tune(self, store: RunStore, progress: Reporter) -> list[str]:
-        """Run all trials, and plan the cells of the best ones; the methods that no trial of which worked out."""
+    def _tune(self, store: RunStore, progress: Reporter) -> Outcome:
+        """Run all trials, and plan the cells of the best ones; failed are the methods no trial of which worked out."""
         if not self.searches:
-            return []
+            return Outcome()
         trials = RunStore(store.out / "tuning")
         jobs = {job.stages[0].cell.id: (asked[0][0], job) for planned, asked in self.searches for job in planned.jobs}
         for planned, _ in self.searches:
             store_search(trials.out, planned.search)
         progress.note(f"tuning: {len(jobs)} cells in {trials.out}, each scored on validation rows")
-        self._run(self._executor(trials, progress, len(jobs)), list(jobs.values()), progress)
+        executor = self._executor(trials, progress, len(jobs))
+        self._run(executor, list(jobs.values()), progress)
         records = {record.cell_id: record for record in trials.records()}
         found = [results(planned.search, records, planned.judge) for planned, _ in self.searches]
         write_csv(store.out / "tuning.csv", [result for several in found for result in several])
-        untuned = []
+        tuning = Outcome(workers_gib=executor.outcome.workers_gib)
         for (planned, asked), several in zip(self.searches, found, strict=True):
             search, chosen = planned.search, best(several)
             if chosen is None:
                 progress.note(f"FAILED {search.label} {search.benchmark}: no trial worked out, no tuned row")
-                untuned.append(f"{search.label} {search.benchmark}")
+                tuning.failed.append(f"{search.label} {search.benchmark}")
                 continue
             method = tuned(chosen, planned.candidates[chosen.trial.number - 1])
             for original, request, gold in asked:
                 for seed in range(self.options.seeds):
                     self.jobs.append((original, self._job(method, original, [(request, gold)], seed)))
         self.searches = []
-        return untuned
+        return tuning
 
     def _executor(self, store: RunStore, progress: Reporter, total: int, *, save_models: bool = False) -> Executor:
         return Executor(

@@ -254,8 +254,8 @@ def parser() -> argparse.ArgumentParser:
         type=_whole,
         default=None,
         metavar="N",
-        help="run N cells beside each other, each in a process with a model of its own, with several GPUs each on "
-        "another; changes no score (default: 1; for the mini model on a CPU, where each takes one thread, as many as "
+        help="run N cells beside each other, each in a process with a model of its own, on another GPU where there are "
+        "several; changes no score (default: 1; for the mini model on a CPU, where each takes one thread, as many as "
         "there are threads, 4 at most)",
     )
     machine.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out)")

@@ -1,8 +1,8 @@
 """Cells beside each other: processes that take one part of a grid after the other, each with models of its own.
 
 A process computes what this one would: with as many threads, and what shares answers stays together. So `--jobs`
-changes no score. What a cell is compared with may be there only when another process has ended; `Executor.complete`
-makes up for that, as it does after a run that was cut off.
+changes no score while memory suffices for the same batches. What a cell is compared with may be there only when another
+process has ended; `Executor.complete` makes up for that, as it does after a run that was cut off.
 
 The mini model computes on one thread of a CPU: its products are too small for two, and its last bits the same on every
 number of processors.
@@ -112,6 +112,8 @@ def run_parts(executor: Executor, models: Models, parts: Sequence[Part], reporte
     if min(jobs, len(parts)) > 1:
         parts = [part for part in parts if not _found(executor, part)]
         executor.forget_model()  # what was found is asked first by whoever runs the rest of its part
+        for job in (job for part in parts for job in part.jobs if job.role):
+            executor.forget_reference(job)  # it may come out otherwise, and then others are compared with the new rows
     count = min(jobs, len(parts))
     if count > 1:
         _Processes(executor, models, parts, reporter, count).run()
@@ -285,12 +287,11 @@ class _Processes:
                         self._show(one.line, what, arguments)
             finished = True
         finally:
-            for one in started:
-                if not finished:
-                    one.process.kill()
-                one.pipe.close()
-                one.process.join()
-            self.executor.store.clean()
+            with _uninterrupted():
+                _end([one.process for one in started], at_once=not finished)
+                for one in started:
+                    one.pipe.close()
+                self.executor.store.clean()
             self.executor.outcome.workers_gib += [one.peak_gib for one in started]
             self.reporter.alone()
 
@@ -371,9 +372,19 @@ class _Processes:
         )
 
 
+def _end(processes: Sequence[SpawnProcess], *, at_once: bool) -> None:
+    """None of them is left: they are killed, or waited for a while where they have handed back everything."""
+    for process in processes:
+        if not at_once:
+            process.join(timeout=10)
+        process.kill()
+    for process in processes:
+        process.join()
+
+
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes that are started here leave interrupts to this one, which hears none meanwhile."""
+    """No interrupt is heard meanwhile, and none ever by processes that are started here: this one tells them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,21 +117,24 @@ def test_processes_end_with_the_one_that_started_them(toys: Toys, tmp_path: Path
     long = ["--set", "npo.epochs=100000", "--jobs", "2"]
     command = [sys.executable, "-u", "run_all.py", *toys.command(tmp_path / "out", "npo"), *long]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("[2/3]"):  # both have begun
-                    break
-            started = children(process.pid)
-            assert len(started) >= 2
-        finally:
-            process.kill()
-        for _ in range(300):
-            left = [other for other in started if Path(f"/proc/{other}/exe").exists()]
-            if not left:
+        alarm = threading.Timer(200, process.kill)
+        alarm.start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("[2/3]"):  # both have begun
                 break
-            time.sleep(0.1)
-        assert not left
+        started = children(process.pid)
+        alarm.cancel()
+        process.kill()
+    assert len(started) >= 3  # with the one that Python starts for itself
+    for _ in range(300):
+        left = [other for other in started if Path(f"/proc/{other}/exe").exists()]
+        if not left:
+            return
+        time.sleep(0.1)
+    for other in left:
+        os.kill(other, signal.SIGKILL)
+    raise AssertionError(f"{len(left)} processes were left")
 
 
 def test_everything_that_a_process_is_handed_can_be_handed_to_it(
@@ -160,8 +164,9 @@ def test_everything_that_a_process_is_handed_can_be_handed_to_it(
             run_all.main([*where, "--out", str(tmp_path / str(number)), *more])
     for store, models, parts in handed:
         assert parts
+        sent = bytes(ForkingPickler.dumps((store, models, parts)))
         ear, mouth = Pipe(duplex=False)
-        threading.Thread(target=mouth.send, args=((store, models, parts),)).start()  # more than a pipe holds
+        threading.Thread(target=mouth.send_bytes, args=(sent,)).start()  # more than a pipe holds
         again = ear.recv()
         assert again[0].out == store.out and again[1].options == models.options
         cells = [[stage.cell for job in part.jobs for stage in job.stages] for part in parts]
