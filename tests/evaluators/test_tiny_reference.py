@@ -87,7 +87,7 @@ def comparison(request: pytest.FixtureRequest, real_data: Path, benchmark: Bench
     model = AutoModelForCausalLM.from_pretrained(folder / "retrained", dtype=torch.float32).eval()
     encoder = Encoder(tokenizer, template=template, protocol="openunlearning")
     evaluator = TofuEvaluator(protocol="openunlearning", gradient_norms=True)
-    rows = evaluator.score(Scorer(model, encoder, batch_tokens=4096), benchmark)
+    rows = evaluator.score(Scorer(model, encoder), benchmark)
     found = {metric.name: metric.value for metric in evaluator.summarize(rows)}
     by_set = {name: [row for row in rows if row["set"] == name] for name in (*PREFIXES, "holdout")}
     return Comparison(by_set, found, there["per_example"], there["aggregate"])
