@@ -13,6 +13,7 @@ from bench.errors import LetheError
 from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage
 from bench.models import choose_device, choose_dtype, computing_on, depth_of
 from bench.options import MINI, Options
+from bench.parts import parts_of
 from bench.progress import Reporter
 from bench.requests import Plan, Request, plan
 from bench.spec import Cell
@@ -34,7 +35,7 @@ from bench.tuning import (
     write_csv,
 )
 from bench.validation import NOTE, Validation, Watching, divided
-from bench.workers import jobs_of, parts_of, run_parts, threads_of
+from bench.workers import jobs_of, run_parts, threads_of
 
 logger = logging.getLogger(__name__)
 
