@@ -85,14 +85,23 @@ def house(tmp_path: Path) -> Path:
     return copy
 
 
-def test_the_examples_of_the_readme_run_as_they_stand(house: Path, toys: Toys, tmp_path: Path) -> None:
+def test_the_examples_of_the_readme_run_as_they_stand_with_plain_lines_when_piped(
+    house: Path, toys: Toys, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     names = ("floored_ga", "lora_floored_ga", "grun_floored_ga")
-    floor = ("--set", "floored_ga.floor=50", "--limit", "3")  # a random model's answers are below the floor of five
-    command = [sys.executable, "run_all.py", *toys.command(out, ",".join(names), *floor)]
+    few = ("--limit", "3", "--set", "tofu.max_new_tokens=6")
+    floor = ("--set", "floored_ga.floor=50")  # a random model's answers are below the floor of five
+    command = [sys.executable, "run_all.py", *toys.command(out, ",".join(names), *few, *floor)]
     done = subprocess.run(command, cwd=house, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1/5] retrained tofu/forget10 s0 | starting"
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout
+    for name in names:
+        steps = [line for line in lines if f"] {name} tofu/forget10 s0 | step 2/2 | forget " in line]
+        assert len(steps) == 1, lines
+    assert lines[-1].startswith("5 cells run, 0 found, 0 failed; ")
     rows = table(out / "leaderboard.csv")
     assert [row["method"] for row in rows] == ["original", "retrained", *names]
     assert all(float(row["answer_words"]) >= 0 for row in rows)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,15 @@ def die_at(module, name, number):
 
 
 gc.freeze()
-for command, where, name, number in json.load(sys.stdin):
+answers, sys.stdout = sys.stdout, sys.stderr
+for line in sys.stdin:
+    command, where, name, number = json.loads(line)
     child = os.fork()  # importing once is most of the time
     if child == 0:
         module = functools.reduce(getattr, where.split(".")[1:], __import__(where.split(".")[0]))
         die_at(module, name, number)
         os._exit(run_all.main(command))
-    print("killed by", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=sys.stderr)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
 """
 
 
@@ -53,18 +56,32 @@ Place = tuple[str, str, int]
 """A module or class, one of its functions, and the call of it that is not survived."""
 
 
-def kill(*points: tuple[list[str], Place]) -> None:
-    """Runs every command up to the given call of a function, where the process kills itself with signal 9."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps([(command, *place) for command, place in points]),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    endings = [line for line in done.stderr.splitlines() if line.startswith("killed by")]
-    assert endings == [f"killed by {-signal.SIGKILL}"] * len(points), done.stdout[-2000:] + done.stderr[-2000:]
+Kill = Callable[[list[str], Place], None]
+
+
+@pytest.fixture(scope="module")
+def kill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kill]:
+    """Runs a command up to the given call of a function, where the process kills itself with signal 9."""
+    said = tmp_path_factory.mktemp("driver") / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", DRIVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=ROOT,
+            text=True,
+        ) as driver,
+    ):
+        assert driver.stdin is not None and driver.stdout is not None
+
+        def killed(command: list[str], place: Place) -> None:
+            print(json.dumps((command, *place)), file=driver.stdin, flush=True)
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == f"{-signal.SIGKILL}\n", said.read_text()[-4000:]
+
+        yield killed
 
 
 TRAINING: Place = ("bench.progress.Reporter", "step", 4)
@@ -80,17 +97,17 @@ REPORTING: Place = ("bench.report", "write_text", 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_leaderboards(toys: Toys, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_leaderboards(toys: Toys, tmp_path: Path, kill: Kill) -> None:
     methods = "npo[lr=0.01],grun_npo,lora_npo[lr=0.01]"
     undisturbed = tmp_path / "undisturbed"
     assert run_all.main(toys.command(undisturbed, methods)) == 0
     points = {"training": TRAINING, "scoring": SCORING}
     outs = {name: tmp_path / name for name in [*points, "again and again"]}
     again = toys.command(outs["again and again"], methods)
-    kill(
-        *((toys.command(outs[name], methods), point) for name, point in points.items()),
-        *((again, point) for point in (RENAMING, STORING, SCORING, ("bench.progress.Reporter", "step", 2), REPORTING)),
-    )
+    for name, point in points.items():
+        kill(toys.command(outs[name], methods), point)
+    for point in (RENAMING, STORING, SCORING, ("bench.progress.Reporter", "step", 2), REPORTING):
+        kill(again, point)
     for name, out in outs.items():
         before = {path.parent.name: path.read_bytes() for path in (out / "runs").glob("[!.]*/record.json")}
         assert name != "training" or len(before) == 3
@@ -103,7 +120,7 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_leaderboards(toys: To
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_chain_of_requests_that_is_killed_between_stages_goes_on_to_the_same_leaderboards(
-    toys: Toys, tmp_path: Path
+    toys: Toys, tmp_path: Path, kill: Kill
 ) -> None:
     command = ["--methods", "grun_npo,npo[lr=0.01]", "--benchmarks", "tofu/forget05,tofu/forget10", "--sequential"]
     command += ["--data", str(toys.data), "--model", str(toys.original), "--set", "npo.epochs=2"]
@@ -111,10 +128,8 @@ def test_a_chain_of_requests_that_is_killed_between_stages_goes_on_to_the_same_l
     undisturbed, out, other = (tmp_path / name for name in ("undisturbed", "out", "other"))
     assert run_all.main([*command, "--out", str(undisturbed)]) == 0
     # Two stages of two steps: grun_npo's second stage; and npo's.
-    kill(
-        ([*command, "--out", str(out)], ("bench.progress.Reporter", "step", 3)),
-        ([*command, "--out", str(other)], ("bench.progress.Reporter", "step", 8)),
-    )
+    kill([*command, "--out", str(out)], ("bench.progress.Reporter", "step", 3))
+    kill([*command, "--out", str(other)], ("bench.progress.Reporter", "step", 8))
     for folder in (out, other):
         assert run_all.main([*command, "--out", str(folder)]) == 0
         assert reports(folder) == reports(undisturbed)
