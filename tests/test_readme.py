@@ -100,7 +100,7 @@ def test_the_examples_of_the_readme_run_as_they_stand_with_plain_lines_when_pipe
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
     for name in names:
         steps = [line for line in lines if f"] {name} tofu/forget10 s0 | step 2/2 | forget " in line]
-        assert len(steps) == 1, lines
+        assert len(steps) == 1 and " retain " in steps[0], lines
     assert lines[-1].startswith("5 cells run, 0 found, 0 failed; ")
     rows = table(out / "leaderboard.csv")
     assert [row["method"] for row in rows] == ["original", "retrained", *names]

@@ -262,7 +262,7 @@ def test_cells_of_other_commands_are_named_and_left_out_until_a_report_asks_for_
 
 @pytest.mark.drawn
 def test_a_report_needs_no_model_and_gives_the_same_files(toys: Toys, tmp_path: Path, loads: list[str]) -> None:
-    assert run_all.main(toys.command(tmp_path, "npo")) == 0
+    assert run_all.main(toys.command(tmp_path, "ga,npo")) == 0
     before = reports(tmp_path)
     paper = [path for path in (tmp_path / "paper").rglob("*") if path.is_file()]
     shown = {path: path.read_bytes() for path in (tmp_path / "report.html", *paper)}
