@@ -9,7 +9,7 @@ tokens.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.encoded import Encoded, Piece, read
 from bench.generate import greedy
-from bench.gradients import gradient_norm
+from bench.gradients import gradient_norms
 from bench.logprobs import CHUNK, TokenStats, token_stats
 from bench.models import check_context
 from bench.prefixes import MIN_PREFIX, clusters
@@ -227,10 +227,23 @@ class Scorer:
         self._in_batches(todo, lambda p: len(p.ids) + max_new_tokens // 4, run)
         return [done[p] for p in prompts]
 
-    def gradient_norm(self, question: str, answer: str, labels: int) -> float:
-        """Of the first `labels` scored tokens of an answer; see `bench.gradients`."""
-        tokens = self.encoder.pair(question, answer)
-        return gradient_norm(self.model, tokens, self.encoder.pad_id, labels=labels)
+    def gradient_norms(self, answers: Sequence[tuple[str, str, int]]) -> list[float]:
+        """Of (question, answer, how many of its scored tokens count, from the first); see `bench.gradients`.
+
+        The order of the result is the order of `answers`.
+        """
+        asked = [_beginning(self.encoder.pair(question, answer), labels) for question, answer, labels in answers]
+        todo = sorted(dict.fromkeys(asked), key=_by_length)
+        check_context(self.model, max((len(t.input_ids) for t in todo), default=0))
+        found: dict[Tokens, float] = {}
+
+        def run(batch: list[Tokens]) -> None:
+            found.update(zip(batch, gradient_norms(self.model, batch, self.encoder.pad_id), strict=True))
+            self._tell(len(found), len(todo))
+
+        # A backward pass needs what every block has computed.
+        in_batches(todo, lambda t: len(t.input_ids), max(1, self.batch_tokens // 8), run)
+        return [found[t] for t in asked]
 
     def _tell(self, done: int, everything: int) -> int:
         if self.progress is not None:
@@ -316,6 +329,14 @@ class Scorer:
 
 def _by_length(tokens: Tokens) -> tuple[int, tuple[int, ...]]:
     return len(tokens.input_ids), tokens.input_ids
+
+
+def _beginning(tokens: Tokens, labels: int) -> Tokens:
+    """The answer as if it ended after so many of its labels."""
+    if not 1 <= labels <= len(tokens.labels):
+        raise ValueError(f"labels must be within 1..{len(tokens.labels)}, got {labels}")
+    end = tokens.label_start + labels
+    return replace(tokens, input_ids=tokens.input_ids[:end], hidden=tuple(h for h in tokens.hidden if h < end))
 
 
 def _before_last(tokens: Tokens) -> tuple[int, ...]:

@@ -48,8 +48,8 @@ mia_loss, mia_zlib, mia_min_k, mia_min_k_plus_plus: only where the benchmark has
     (the positive class) from forget rows by loss, loss per zlib byte, min-k and min-k++ with k 0.4. 1 is memorised,
     0.5 is not to be told apart; the distance to the retrained model counts, so neither direction is better by itself.
     O.
-mia_gradnorm: only with gradient_norms, which costs a backward pass per row: the same by the mean, over parameter
-    tensors, of the norm of the gradient of the loss without the terminator. O.
+mia_gradnorm: only with gradient_norms, which costs a backward pass over these rows: the same by the mean, over
+    parameter tensors, of the norm of the gradient of the loss without the terminator. O.
 mia_reference: only from published logs: the same by the loss minus that of a reference model. O.
 privleak: with a holdout, (AUC_ref - AUC) / (1 - AUC_ref) of mia_min_k in per cent. 0 is best; near -100 is memorised,
     positive is over-unlearned. Shi et al., "MUSE", 2025.
@@ -125,7 +125,7 @@ class TofuEvaluator:
     max_new_tokens: int = 200
     """Longest generation, in tokens."""
     gradient_norms: bool = False
-    """Also the attack by gradient norms; a backward pass for every forget and holdout row."""
+    """Also the attack by gradient norms; a backward pass over all forget and holdout rows."""
 
     fluency_classifier: str | None = GIBBERISH
     """What judges fluency: hub id, `id@revision` or path of a sequence classifier whose class 0 is clean, or none."""
@@ -184,10 +184,9 @@ class TofuEvaluator:
                 row["perturbed_nll"] = [finite(record.nll) for record in mine[1 + paraphrases :]]
             if name in ("forget", "holdout"):
                 row |= self._memorization(mine[0], scorer.encoder)
-                if self.gradient_norms:
-                    labels = row["memorization_tokens"]
-                    row[GRADNORM] = finite(scorer.gradient_norm(qa.question, qa.answer, labels)) if labels else None
             rows.append(row)
+        if self.gradient_norms:
+            _add_gradient_norms(scorer, rows)
         return rows
 
     def _generation(self, encoder: "Encoder", qa: QA, output: str, record: "AnswerRecord") -> Row:
@@ -255,6 +254,17 @@ class TofuEvaluator:
             _utility("model_utility_arithmetic", [means[part] for part in arithmetic_parts]),
             *(_attacks(sets, reference, eps) if sets.get("holdout") else []),
         ]
+
+
+def _add_gradient_norms(scorer: "Scorer", rows: list[Row]) -> None:
+    """To the rows that membership attacks ask about."""
+    attacked = [row for row in rows if "memorization_tokens" in row]
+    for row in attacked:
+        row[GRADNORM] = None
+    asked = [row for row in attacked if row["memorization_tokens"]]
+    found = scorer.gradient_norms([(row["question"], row["answer"], row["memorization_tokens"]) for row in asked])
+    for row, norm in zip(asked, found, strict=True):
+        row[GRADNORM] = finite(norm)
 
 
 def _answers(qa: QA, *, alone: bool) -> list[str]:
