@@ -6,14 +6,18 @@ The gradient of a matrix is a sum of outer products l_t r_t', one for every toke
 
 (Goodfellow, "Efficient per-example gradient computations", 2015, https://arxiv.org/abs/1510.01799; for sequences Li et
 al., "Large language models can be strong differentially private learners", 2022, https://arxiv.org/abs/2110.05679,
-section 4). One backward pass as far as the embeddings gives l and r of a whole batch, and the gradient of no matrix is
-ever held. Vectors (norms, biases) get theirs row by row.
+section 4). One backward pass as far as the embeddings gives l and r of a whole batch, and no gradient of a matrix is
+held. Vectors have theirs held, one for every row.
+
+Any model may come from a hub, so nothing is taken for granted: a use of a parameter that is not understood, or a first
+answer that comes out otherwise by itself, and the model is asked one answer at a time, through its gradients.
 """
 
 import logging
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils.rnn import pad_sequence
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from bench.data.types import Tokens
 from bench.forward import Padded, Rows, forward, pad
@@ -30,37 +35,66 @@ from bench.models import out_of_memory
 logger = logging.getLogger(__name__)
 
 
-def gradient_norms(model: nn.Module, answers: Sequence[Tokens], pad_id: int) -> list[float]:
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+"""By how much of itself an answer's norm may change in a batch; COARSE for coarser numbers."""
+COARSE = 2e-2
+LARGEST = 2**17
+"""Numbers of a parameter that has a gradient of every row held: vectors are far from it."""
+
+
+@dataclass(eq=False)
+class GradientNorms:
     """Of every answer, the mean over parameter tensors of the L2 norm of the gradient of its mean NLL.
 
-    Deviates from open-unlearning's `mia/gradnorm.py` in one thing: dropout stays off, so that the same row gives the
-    same number. Which parameters are trainable is left as it was, and so are their gradients.
-
-    Raises:
-        ValueError: an answer has no labels.
+    Deviates: open-unlearning's `mia/gradnorm.py` leaves dropout on; here it is off, so that the same row gives the same
+    number. Which parameters are trainable is left as it was, and so are their gradients.
     """
-    if not all(tokens.labels for tokens in answers):
-        raise ValueError("an answer without labels has no loss, and no gradient")
-    try:
-        return _together(model, answers, pad_id)
-    except _NotByRow as why:
-        logger.info("gradients of %s are computed one answer at a time: %s", type(model).__name__, why)
-        return [gradient_norm(model, tokens, pad_id) for tokens in answers]
+
+    model: nn.Module
+    pad_id: int
+    together: bool | None = None
+    """Whether answers are taken in batches; None until the first ones have shown whether they can be."""
+
+    def of(self, answers: Sequence[Tokens]) -> list[float]:
+        """As many as `answers`, in their order.
+
+        Raises:
+            ValueError: an answer has no labels.
+        """
+        if not all(tokens.labels for tokens in answers):
+            raise ValueError("an answer without labels has no loss, and no gradient")
+        found = self._batch(answers) if answers and self.together is not False else None
+        return [gradient_norm(self.model, tokens, self.pad_id) for tokens in answers] if found is None else found
+
+    def _batch(self, answers: Sequence[Tokens]) -> list[float] | None:
+        """None where the model has to be asked one by one, now and from now on."""
+        name = type(self.model).__name__
+        try:
+            found = _together(self.model, answers, self.pad_id)
+        except _NotByRow as why:
+            logger.info("gradients of %s are computed one answer at a time: %s", name, why)
+            self.together = False
+            return None
+        if self.together is None:
+            alone = gradient_norm(self.model, answers[0], self.pad_id)
+            tolerance = TOLERANCE.get(next(self.model.parameters()).dtype, COARSE)
+            self.together = math.isclose(found[0], alone, rel_tol=tolerance) or not math.isfinite(alone)
+            if not self.together:
+                logger.warning(
+                    "gradients of %s are computed one answer at a time: the first has norm %.6g, in a batch %.6g",
+                    name,
+                    alone,
+                    found[0],
+                )
+        return found if self.together else None
 
 
 def gradient_norm(model: nn.Module, tokens: Tokens, pad_id: int) -> float:
-    """The same of one answer, through the gradients themselves: right for any model, and as large as the model."""
+    """As `GradientNorms`, of one answer, through its gradients: right for any model; they take the model's size."""
     parameters = list(model.parameters())
-    before = [p.requires_grad for p in parameters]
-    try:
-        for p in parameters:
-            p.requires_grad_(True)
-        with torch.enable_grad():
-            nll = _nll(model, pad([tokens], pad_id, parameters[0].device))
-            found = torch.autograd.grad(nll.sum(), parameters, allow_unused=True)
-    finally:
-        for p, flag in zip(parameters, before, strict=True):
-            p.requires_grad_(flag)
+    with _all_trainable(parameters, True), torch.enable_grad():
+        nll = _nll(model, pad([tokens], pad_id, parameters[0].device))
+        found = torch.autograd.grad(nll.sum(), parameters, allow_unused=True)
     # In float32 a norm of 4 million numbers is wrong by a fifth of a per cent on a CPU, one of 40 million by two.
     norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in found if g is not None]
     return float(torch.stack(norms).mean())
@@ -69,12 +103,28 @@ def gradient_norm(model: nn.Module, tokens: Tokens, pad_id: int) -> float:
 def _together(model: nn.Module, answers: Sequence[Tokens], pad_id: int) -> list[float]:
     padded = pad(answers, pad_id, next(model.parameters()).device)
     uses = _Uses(model, padded)
-    with torch.enable_grad():
-        with uses:
-            nll = _nll(model, padded)
-        uses.complete()
-        torch.autograd.grad(nll.sum(), uses.starts, allow_unused=True)
-    return uses.norms()
+    # What needs a gradient is then what depends on the embeddings' output.
+    with _all_trainable(uses.parameters, False), torch.enable_grad():
+        try:
+            with uses:
+                nll = _nll(model, padded)
+            uses.complete()
+            torch.autograd.grad(nll.sum(), uses.starts, allow_unused=True)
+            return uses.norms()
+        finally:
+            uses.starts.clear()  # tensors with hooks that know `uses`: a cycle, which only Python's collector would end
+
+
+@contextmanager
+def _all_trainable(parameters: Sequence[nn.Parameter], flag: bool) -> Iterator[None]:
+    before = [p.requires_grad for p in parameters]
+    try:
+        for p in parameters:
+            p.requires_grad_(flag)
+        yield
+    finally:
+        for p, own in zip(parameters, before, strict=True):
+            p.requires_grad_(own)
 
 
 def _nll(model: nn.Module, padded: Padded) -> Tensor:
@@ -92,7 +142,7 @@ def _nll(model: nn.Module, padded: Padded) -> Tensor:
 
 
 class _NotByRow(Exception):
-    """A parameter is used in a way that does not show which row of the batch it was used for."""
+    """A parameter is used in a way that does not show what for, and for which row of the batch."""
 
 
 @dataclass(eq=False)
@@ -100,7 +150,7 @@ class _Product:
     """One multiplication by a matrix, whose gradient is left' right of every row."""
 
     sides: tuple[Tensor, Tensor] | None = None
-    """(B, T, *) each, left as wide as the matrix is high; or, where its lines were looked up, their (B, T) numbers."""
+    """(B, T, *) each, left as wide as the matrix is high; or, where its lines were looked up, their (B, T) ids."""
 
 
 class _Bare(nn.Module):
@@ -121,16 +171,16 @@ class _Uses(TorchFunctionMode):
         super().__init__()
         self.starts: list[Tensor] = []
         """Where the backward pass ends: what was looked up in embeddings."""
-        self._parameters = list(model.parameters())
+        self.parameters = list(model.parameters())
         self._owners = [m for m in model.modules() if any(True for _ in m.parameters(recurse=False))]
         self._shape = padded.input_ids.shape  # (B, T)
         self._labels: list[int] = padded.counts.tolist()
-        self._own = set(map(id, self._parameters))
-        self._head = id(model.get_output_embeddings().weight)  # type: ignore[operator]
+        self._own = set(map(id, self.parameters))
+        self._head = id(getattr(model.get_output_embeddings(), "weight", None))  # type: ignore[operator]
         self._products: dict[int, list[_Product]] = defaultdict(list)
         """Of matrices, until all gradients are there."""
         self._sums: dict[int, Tensor] = {}
-        """(B, *) gradients of vectors, as far as they are there."""
+        """(B, D) gradients of vectors, as far as they are there."""
         self._squares: dict[int, Tensor] = {}
         """(B,) squared norms."""
         self._unknown: set[int] = set()
@@ -139,6 +189,7 @@ class _Uses(TorchFunctionMode):
 
     def __enter__(self) -> "_Uses":
         for module in self._owners:
+            self._hooks.callback(module.register_forward_pre_hook(self._calling).remove)
             hook = module.register_forward_hook(self._called, prepend=True, with_kwargs=True)
             self._hooks.callback(hook.remove)
         return super().__enter__()
@@ -150,13 +201,14 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        if not isinstance(output, Tensor):
-            return output  # a shape, a type: no use
-        given = [*args, *kwargs.values()]
+        given, got = tree_leaves([args, kwargs]), tree_leaves(output)
         used = [id(x) for x in given if isinstance(x, nn.Parameter) and id(x) in self._own]
-        if not used:
+        is_told = output is not None and not any(isinstance(x, Tensor) for x in got)  # a shape, a type
+        if not used or is_told or id(output) in used:  # the last as `to` gives back what has the type already
             return output
-        if func is nn.functional.linear:
+        if not isinstance(output, Tensor):
+            self._unknown.update(used)
+        elif func is nn.functional.linear:
             self._linear(output, *args, **kwargs)
         elif func is torch.addmm and not kwargs:
             self._addmm(output, *args)
@@ -175,8 +227,8 @@ class _Uses(TorchFunctionMode):
     def _multiplied(
         self, output: Tensor, states: Tensor, weight: Tensor, bias: Tensor | None, *, transposed: bool
     ) -> None:
-        if not output.requires_grad:
-            return
+        if not output.requires_grad or id(weight) not in self._own:
+            raise _NotByRow("a matrix is multiplied with what no token was looked up for, or is itself computed")
         product = _Product()
         self._products[id(weight)].append(product)
         gathered = id(weight) == self._head
@@ -197,9 +249,13 @@ class _Uses(TorchFunctionMode):
         input: Tensor,
         weight: Tensor,
         padding_idx: int | None = None,
-        *more: Any,
-        **others: Any,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
     ) -> Tensor:
+        if max_norm is not None or scale_grad_by_freq:
+            raise _NotByRow("an embedding changes its lines, or their gradients, by what is looked up")
         if input.shape != self._shape:
             raise _NotByRow(f"ids of shape {tuple(input.shape)} are looked up for all rows at once")
         product = _Product()
@@ -216,24 +272,29 @@ class _Uses(TorchFunctionMode):
         self.starts.append(start)
         return start.clone()  # which may be changed in place
 
+    def _calling(self, module: nn.Module, inputs: tuple) -> None:
+        if any(id(p) in self._unknown for p in module.parameters(recurse=False)):
+            raise _NotByRow(f"parameters of {type(module).__name__} are used outside of it")
+
     def _called(self, module: nn.Module, inputs: tuple, others: dict, output: Any) -> None:
-        """Of what a module did with vectors of its own."""
+        """Learns what a module did with vectors of its own: they are used in one row after the other once more."""
         own = {name: p for name, p in module.named_parameters(recurse=False) if id(p) in self._unknown}
-        self._unknown.difference_update(map(id, own.values()))
-        if not own or (isinstance(output, Tensor) and not output.requires_grad):
+        if not own:
             return
-        if others or not inputs or not all(map(self._has_rows, (*inputs, output))):
-            raise _NotByRow(f"{type(module).__name__} is more than a function of rows")
+        self._unknown.difference_update(map(id, own.values()))
+        rows = not others and inputs and all(map(self._has_rows, (*inputs, output)))
+        if not rows or not output.requires_grad or any(p.numel() > LARGEST for p in own.values()):
+            raise _NotByRow(f"{type(module).__name__} is more than a function of rows and vectors")
         inputs, bare = tuple(x.detach() for x in inputs), _Bare(module)
 
         def learn(gradient: Tensor) -> None:
             def pulled(own: dict[str, Tensor], inputs: tuple, gradient: Tensor) -> Tensor:
-                return (functional_call(bare, own, inputs) * gradient).sum()
+                return (functional_call(bare, own, tuple(x.unsqueeze(0) for x in inputs)) * gradient).sum()
 
             values = {f"module.{name}": p.detach() for name, p in own.items()}
             try:
                 found = vmap(grad(pulled), in_dims=(None, 0, 0))(values, inputs, gradient)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError, IndexError) as error:
                 if out_of_memory(error):
                     raise
                 raise _NotByRow(f"{type(module).__name__} does not run row by row ({error})") from error
@@ -249,8 +310,9 @@ class _Uses(TorchFunctionMode):
         """(B, T, *) of states in front of or behind a matrix: of all tokens or, at the head, of those with labels."""
         rows, width = self._shape
         tokens = states.reshape(-1, states.shape[-1])
-        if len(tokens) != (sum(self._labels) if gathered else rows * width):
-            raise _NotByRow(f"a matrix is multiplied with {len(tokens)} vectors where {rows} rows have {width} tokens")
+        in_order = gathered or states.ndim == 2 or states.shape[:2] == self._shape
+        if not in_order or len(tokens) != (sum(self._labels) if gathered else rows * width):
+            raise _NotByRow(f"a matrix is multiplied with {tuple(states.shape)} where {rows} rows have {width} tokens")
         if gathered:
             return pad_sequence(list(tokens.split(self._labels)), batch_first=True)
         return tokens.view(rows, width, -1)
@@ -279,8 +341,10 @@ class _Uses(TorchFunctionMode):
             if any(product.sides is not None for product in products):
                 self._squares[key] = _squared_norms(products)
         for key, sums in self._sums.items():
-            self._squares[key] = self._squares.get(key, 0) + sums.reshape(len(sums), -1).square().sum(1)
-        found = [self._squares[id(p)] for p in self._parameters if id(p) in self._squares]
+            if key in self._squares:
+                raise _NotByRow("a parameter is both multiplied with and used in another way")
+            self._squares[key] = sums.reshape(len(sums), -1).square().sum(1)
+        found = [self._squares[id(p)] for p in self.parameters if id(p) in self._squares]
         return torch.stack(found).clamp(min=0).sqrt().mean(0).tolist()
 
 

@@ -21,7 +21,7 @@ from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.encoded import Encoded, Piece, read
 from bench.generate import greedy
-from bench.gradients import gradient_norms
+from bench.gradients import GradientNorms
 from bench.logprobs import CHUNK, TokenStats, token_stats
 from bench.models import check_context
 from bench.prefixes import MIN_PREFIX, clusters
@@ -235,10 +235,11 @@ class Scorer:
         asked = [_beginning(self.encoder.pair(question, answer), labels) for question, answer, labels in answers]
         todo = sorted(dict.fromkeys(asked), key=_by_length)
         check_context(self.model, max((len(t.input_ids) for t in todo), default=0))
+        norms = GradientNorms(self.model, self.encoder.pad_id)
         found: dict[Tokens, float] = {}
 
         def run(batch: list[Tokens]) -> None:
-            found.update(zip(batch, gradient_norms(self.model, batch, self.encoder.pad_id), strict=True))
+            found.update(zip(batch, norms.of(batch), strict=True))
             self._tell(len(found), len(todo))
 
         # A backward pass needs what every block has computed.

@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.data.types import Tokens
-from bench.gradients import gradient_norm, gradient_norms
+from bench.gradients import GradientNorms, gradient_norm
 from bench.models import resident_peak_gib
 
 PROMPT, ANSWER = 30, 50
@@ -66,13 +66,14 @@ def measured(case: Case, together: bool) -> Measured:
     torch.set_num_threads(case.threads)
     model, (first, *answers) = case.made()
     cuda = torch.device(case.device).type == "cuda"
-    gradient_norms(model, [Tokens(first.input_ids[:3], label_start=2)], 0)
+    batched = GradientNorms(model, 0)
+    batched.of([Tokens(first.input_ids[:3], label_start=2)])  # also through the gradients
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() / 2**30 if cuda else resident_peak_gib()
     start = time.perf_counter()
     if together:
-        norms = gradient_norms(model, answers, 0)
+        norms = batched.of(answers)
     else:
         norms = [gradient_norm(model, tokens, 0) for tokens in answers]
     seconds = time.perf_counter() - start

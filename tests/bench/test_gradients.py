@@ -1,6 +1,8 @@
 """Gradient norms of many answers at once: those of every answer by itself, without a gradient of a matrix."""
 
+import gc
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from bench import gradients
 from bench.data.types import Tokens
 from bench.forward import Rows, forward, pad
-from bench.gradients import gradient_norms
+from bench.gradients import GradientNorms
 from bench.scorer import Scorer
 from tests.helpers import ADAPTERS, ARCHITECTURES, TEXTS, attach, tiny, toy_encoder, toy_tokens
 
@@ -41,12 +43,16 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(gradients, "gradient_norm")
 
 
+def gradient_norms(model: nn.Module, answers: list[Tokens]) -> list[float]:
+    return GradientNorms(model, 0, together=True).of(answers)
+
+
 def test_of_a_head_and_of_embeddings_as_computed_by_hand() -> None:
     # After word 0, with the vector (1, 0): logits (ln 3, 0), so p = (3/4, 1/4). The label is word 1.
     # Loss by logits: p - (0, 1) = (3/4, -3/4). The head's gradient is (3/4, -3/4)' (1, 0): its norm is sqrt(9/8).
     # That of word 0's embedding is (3/4, -3/4) times the head, (3/4 ln 3, 0): its norm is 3/4 ln 3.
     model = Table([[1.0, 0.0], [0.0, 1.0]], head=[[math.log(3), 0.0], [0.0, 0.0]])
-    [found] = gradient_norms(model, [Tokens((0, 1), label_start=1)], 0)
+    [found] = gradient_norms(model, [Tokens((0, 1), label_start=1)])
     assert found == pytest.approx((math.sqrt(9 / 8) + 0.75 * math.log(3)) / 2)
 
 
@@ -55,7 +61,7 @@ def test_of_a_head_that_is_the_embeddings_as_computed_by_hand() -> None:
     # was looked up, ((3/4 c, -3/4 c), (0, 0)): together 3/4 c times ((2, -1), (-1, 0)).
     c = math.log(3) ** 0.5
     model = Table([[c, 0.0], [0.0, c]])
-    [found] = gradient_norms(model, [Tokens((0, 1), label_start=1)], 0)
+    [found] = gradient_norms(model, [Tokens((0, 1), label_start=1)])
     assert found == pytest.approx(0.75 * c * math.sqrt(6))
 
 
@@ -64,7 +70,7 @@ def test_of_two_labels_and_a_longer_answer_beside_them_as_computed_by_hand() -> 
     # Labels 1 and 0 after words 0 and 1, half of the loss each: 1/2 (1/2, -1/2)' (1, 0) + 1/2 (-1/2, 1/2)' (0, 1).
     model = Table([[1.0, 0.0], [0.0, 1.0]], head=[[0.0, 0.0], [0.0, 0.0]])
     one, two = Tokens((0, 1), label_start=1), Tokens((0, 1, 0), label_start=1)
-    found = gradient_norms(model, [two, one], 0)
+    found = gradient_norms(model, [two, one])
     assert found == pytest.approx([math.sqrt(4 / 16) / 2, math.sqrt(2 / 4) / 2])
 
 
@@ -74,7 +80,7 @@ def test_of_a_matrix_of_four_million_numbers_as_computed_by_hand(apart: bool) ->
     width = 2_000_000
     model = Table([[1.0] * width, [0.0] * width], head=[[0.0] * width] * 2)
     tokens = Tokens((0, 1), label_start=1)
-    [found] = [ALONE(model, tokens, 0)] if apart else gradient_norms(model, [tokens], 0)
+    [found] = [ALONE(model, tokens, 0)] if apart else gradient_norms(model, [tokens])
     assert found == pytest.approx(1000 / 2, rel=1e-6)
 
 
@@ -110,32 +116,40 @@ def answers() -> list[Tokens]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_batch_gives_what_every_answer_gives_by_itself(architecture: str) -> None:
     model = tiny(architecture)
-    assert gradient_norms(model, answers(), 0) == pytest.approx(one_by_one(model, answers()), rel=1e-4)
+    assert gradient_norms(model, answers()) == pytest.approx(one_by_one(model, answers()), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3"])
 def test_edits_are_part_of_the_model(architecture: str, kind: str) -> None:
     model = tiny(architecture)
-    plain = gradient_norms(model, answers(), 0)
+    plain = gradient_norms(model, answers())
     attached = attach(model, kind)
-    found = gradient_norms(model, answers(), 0)
+    found = gradient_norms(model, answers())
     assert found == pytest.approx(one_by_one(model, answers()), rel=1e-4)
     assert (found == plain) == (attached is None)
 
 
 def test_half_precision_gives_about_the_same() -> None:
-    exact = gradient_norms(tiny("llama_tied"), answers(), 0)
-    assert gradient_norms(tiny("llama_tied", dtype=torch.bfloat16), answers(), 0) == pytest.approx(exact, rel=0.1)
+    exact = gradient_norms(tiny("llama_tied"), answers())
+    assert gradient_norms(tiny("llama_tied", dtype=torch.bfloat16), answers()) == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize("trains", [False, True])
 def test_parameters_stay_as_they_were(trains: bool) -> None:
     model = tiny().requires_grad_(trains)
     before = [(p.requires_grad, p.grad) for p in model.parameters()]
-    gradient_norms(model, answers(), 0)
+    gradient_norms(model, answers())
     assert [(p.requires_grad, p.grad) for p in model.parameters()] == before
     assert not any(module._forward_hooks for module in model.modules())
+
+
+class Unpacked(nn.RMSNorm):
+    """Knows how many dimensions its input has."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, tokens, width = input.shape
+        return super().forward(input.reshape(rows * tokens, width)).view(rows, tokens, width)
 
 
 class Repeated(Table):
@@ -146,13 +160,14 @@ class Repeated(Table):
         self.square = nn.Linear(2, 2)
         self.square.weight = nn.Parameter(torch.tensor([[1.0, -1.0], [2.0, 1.0]]))
         self.square.bias = nn.Parameter(torch.tensor([0.5, -2.0]))
-        self.norm = nn.RMSNorm(2)
+        self.norm = Unpacked(2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         states = self.embeddings(input_ids)
         states *= 2
         for _ in range(2):
-            states = states + self.norm(self.square(states))
+            to_same = nn.functional.linear(states, self.square.weight.to(states.dtype), self.square.bias)
+            states = states + self.norm(self.square(states) + to_same)
         return SimpleNamespace(logits=self.head(states))
 
 
@@ -167,7 +182,31 @@ def test_what_is_used_twice_or_edited_counts_as_it_is_used(edited: bool) -> None
         for module in (model.square, model.norm):
             module.register_forward_hook(turned)
     rows = [Tokens((0, 1, 1, 0), label_start=2), Tokens((1, 0, 1), label_start=1)]
-    assert gradient_norms(model, rows, 0) == pytest.approx(one_by_one(model, rows), rel=1e-5)
+    assert gradient_norms(model, rows) == pytest.approx(one_by_one(model, rows), rel=1e-5)
+
+
+ODD: dict[str, Callable[["Odd", Tensor], Tensor]] = {
+    "a vector of the model itself": lambda m, x: x + m.shift,
+    "parts of a vector": lambda m, x: x + torch.cat([part * 2 for part in m.shift.chunk(2)]),
+    "vectors in a list": lambda m, x: x + torch.stack([m.shift, m.shift]).sum(0),
+    "a vector with something else": lambda m, x: m.scale(x, times=2),
+    "a vector and then its module": lambda m, x: m.scale(x * m.scale.factors),
+    "a module and then its vector": lambda m, x: m.scale(x) * m.scale.factors,
+    "a line for all rows": lambda m, x: x + m.lines(torch.zeros(1, 1, dtype=torch.long)),
+    "some of the tokens": lambda m, x: torch.cat([x[:, :1], m.square(x[:, 1:])], dim=1),
+    "tokens before rows": lambda m, x: m.square(x.transpose(0, 1)).transpose(0, 1),
+    "what is no token": lambda m, x: x + m.square(torch.ones_like(x)),
+    "a matrix and its size": lambda m, x: m.square(x) / m.square.weight.norm(),
+    "a matrix of another module": lambda m, x: x @ m.square.weight,
+    "a matrix that is computed": lambda m, x: nn.functional.linear(x, 2 * m.square.weight),
+}
+"""What a model may do that does not show which row a parameter was used for, or how."""
+
+HIDDEN: dict[str, Callable[["Odd", Tensor], Tensor]] = {
+    "tokens in another order": lambda m, x: m.square(x.flatten(0, 1).flip(0)).flip(0).view_as(x),
+    "what is changed afterwards": lambda m, x: torch.sin_(m.scale(x.clone())) + m.changing(x.clone()),
+}
+"""What cannot be seen, and comes out wrong."""
 
 
 class Scale(nn.Module):
@@ -181,69 +220,106 @@ class Scale(nn.Module):
         return states * self.factors**times
 
 
-class Shifted(Table):
-    """Uses a parameter where no module shows for which row."""
+class Changing(Scale):
+    """Changes what it is given."""
 
-    def __init__(self, where: str) -> None:
+    def forward(self, states: Tensor, times: int = 1) -> Tensor:
+        states *= 3
+        return super().forward(states).tanh()
+
+
+class Odd(Table):
+    """Does one of these with its states."""
+
+    def __init__(self, what: str) -> None:
         super().__init__([[1.0, 0.0], [0.0, 1.0]], head=[[1.0, 2.0], [3.0, 5.0]])
-        self.where = where
+        self.what = what
         self.shift = nn.Parameter(torch.tensor([0.5, -0.5]))
         self.lines = nn.Embedding.from_pretrained(torch.tensor([[0.1, 0.2]]))
         self.square = nn.Linear(2, 2, bias=False)
         self.square.weight = nn.Parameter(torch.tensor([[1.0, -1.0], [2.0, 1.0]]))
-        self.scale = Scale()
+        self.scale, self.changing = Scale(), Changing()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
-        states = self.embeddings(input_ids)
-        if self.where == "a vector of the model itself":
-            states = states + self.shift
-        elif self.where == "a line for all rows":
-            states = states + self.lines(torch.zeros(1, 1, dtype=torch.long))
-        elif self.where == "some of the tokens":
-            states = torch.cat([states[:, :1], self.square(states[:, 1:])], dim=1)
-        elif self.where == "a matrix of another module":
-            states = states @ self.square.weight
-        elif self.where == "a vector with something else":
-            states = self.scale(states, times=2)
-        return SimpleNamespace(logits=self.head(states))
+        return SimpleNamespace(logits=self.head({**ODD, **HIDDEN}[self.what](self, self.embeddings(input_ids))))
 
 
-@pytest.mark.parametrize(
-    "where",
-    [
-        "a vector of the model itself",
-        "a vector with something else",
-        "a line for all rows",
-        "some of the tokens",
-        "a matrix of another module",
-    ],
-)
-def test_a_model_that_does_not_show_which_row_a_parameter_is_used_for_is_asked_one_by_one(
-    where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Tokens] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Tokens]:
+    """What is computed one answer at a time."""
+    found: list[Tokens] = []
 
     def alone(model: nn.Module, tokens: Tokens, pad_id: int) -> float:
-        asked.append(tokens)
+        found.append(tokens)
         return ALONE(model, tokens, pad_id)
 
     monkeypatch.setattr(gradients, "gradient_norm", alone, raising=False)
-    model = Shifted(where)
-    rows = [Tokens((0, 1, 1, 0), label_start=2), Tokens((1, 0, 1), label_start=1)]
-    assert gradient_norms(model, rows, 0) == pytest.approx(one_by_one(model, rows))
-    assert asked == rows
+    return found
 
 
-def test_the_scorer_asks_for_beginnings_of_answers_and_neither_order_nor_batches_change_them() -> None:
+ROWS = [Tokens((0, 1, 1, 0), label_start=2), Tokens((1, 0, 1), label_start=1)]
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("what", ODD)
+def test_a_model_that_does_what_is_not_understood_is_asked_one_by_one(
+    what: str, trains: bool, asked: list[Tokens]
+) -> None:
+    model = Odd(what).requires_grad_(trains)
+    norms = GradientNorms(model, 0)
+    for _ in range(2):  # nothing is tried again
+        assert norms.of(ROWS) == pytest.approx(one_by_one(Odd(what), ROWS))
+        assert norms.together is False
+    assert asked == ROWS + ROWS
+    assert all(p.requires_grad == trains and p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+def test_a_model_whose_first_answer_comes_out_otherwise_in_a_batch_is_asked_one_by_one(
+    what: str, asked: list[Tokens], caplog: pytest.LogCaptureFixture
+) -> None:
+    norms = GradientNorms(Odd(what), 0)
+    assert norms.of(ROWS) == pytest.approx(one_by_one(Odd(what), ROWS))
+    assert asked == [ROWS[0], *ROWS] and norms.together is False
+    assert "gradients of Odd are computed one answer at a time: the first has norm" in caplog.text
+
+
+def test_the_first_answer_is_computed_twice_and_no_other(asked: list[Tokens]) -> None:
+    norms = GradientNorms(tiny(), 0)
+    assert norms.of(answers()) == norms.of(answers())
+    assert asked == answers()[:1] and norms.together
+
+
+def test_of_no_answers_there_is_nothing_to_say() -> None:
+    assert GradientNorms(tiny(), 0).of([]) == []
+
+
+def test_nothing_stays_in_memory() -> None:
+    model = tiny()
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(x, Tensor) for x in gc.get_objects())
+        gradient_norms(model, answers())
+        assert sum(isinstance(x, Tensor) for x in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+def test_the_scorer_asks_for_beginnings_of_answers_and_neither_order_nor_batches_change_them(
+    asked: list[Tokens],
+) -> None:
     model, encoder = tiny(), toy_encoder()
-    asked = [(q, a, 1 + i % 3) for i, (q, a) in enumerate(TEXTS)]
-    found = Scorer(model, encoder).gradient_norms(asked)
-    for (question, answer, labels), norm in zip(asked, found, strict=True):
+    questions = [(q, a, 1 + i % 3) for i, (q, a) in enumerate(TEXTS)]
+    found = Scorer(model, encoder).gradient_norms(questions)
+    for (question, answer, labels), norm in zip(questions, found, strict=True):
         whole = encoder.pair(question, answer)
         cut = replace(whole, input_ids=whole.input_ids[: whole.label_start + labels])
         assert [norm] == pytest.approx(one_by_one(model, [cut]), rel=1e-4)
-    turned = Scorer(model, encoder, batch_tokens=160).gradient_norms(asked[::-1] + asked[:2])
+    turned = Scorer(model, encoder, batch_tokens=160).gradient_norms(questions[::-1] + questions[:2])
     assert turned == pytest.approx(found[::-1] + found[:2], rel=1e-4)
+    assert len(asked) == 2  # the first of each scorer
 
 
 def test_what_the_scorer_asks_for_is_in_the_answer() -> None:
@@ -254,4 +330,4 @@ def test_what_the_scorer_asks_for_is_in_the_answer() -> None:
         with pytest.raises(ValueError, match=rf"labels must be within 1\.\.{count}, got {labels}"):
             scorer.gradient_norms([(question, answer, labels)])
     with pytest.raises(ValueError, match="an answer without labels has no loss"):
-        gradient_norms(scorer.model, [Tokens((3, 4), label_start=2)], 0)
+        gradient_norms(scorer.model, [Tokens((3, 4), label_start=2)])
