@@ -124,7 +124,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
     from bench.progress import Reporter
     from bench.published import imported
     from bench.store import RunStore
-    from evaluators import LOGS, evaluators_of, names
+    from evaluators import EVALUATORS, LOGS, evaluators_of, names
     from evaluators.selection import validation_of
     from methods.grids import trials
     from methods.recipes import REFERENCES, Configured, chosen
@@ -141,6 +141,7 @@ def run(options: Options, arguments: Sequence[str], console: Console) -> int:
             family=kind,
             preset=options.preset,
             evaluators=scored_by,
+            elsewhere={*names([*EVALUATORS])} - {*scored_by},
         )
         for kind in dict.fromkeys(map(family, options.benchmarks))
     }

@@ -196,6 +196,8 @@ class Executor:
         if self.fresh or not all(self._settled(job, stage) for stage in job.stages):
             return False
         first = job.stages[0].cell.id
+        for stage in job.stages:
+            self.store.forget_failure(stage.cell.id)
         if first not in self._counted:
             self._counted.add(first)
             self.number += len(job.stages)
@@ -207,6 +209,8 @@ class Executor:
     def _begin(self, stage: Stage) -> None:
         self.number += 1
         self.progress.cell(self.number, self.total, stage.cell.title)
+        if not self.fresh and (why := why_again(self.store, stage)):
+            self.progress.note(f"{stage.cell.title} is run again: {why}")
 
     def _settled(self, job: Job, stage: Stage) -> bool:
         """Whether a cell is there with everything that can be known about it.
@@ -223,8 +227,7 @@ class Executor:
             name, key = evaluation.evaluator.name, evaluation.key
             samples, metrics = folder / "samples" / f"{name}.jsonl", _metrics_path(folder, name)
             settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
-            wanted = as_stored([_settings(stage, evaluation)])[0]
-            if settings and {key: settings.get(key) for key in wanted} != wanted:
+            if _changed(settings, stage, evaluation):
                 return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
             judged_by, judging = settings.get(JUDGED_BY) or {}, evaluation.judging
             stands = judging is None or not samples.is_file() or judging.is_judged(judged_by)
@@ -473,7 +476,7 @@ class Executor:
         return {"curve": read_json(before / "record.json").get("curve")}
 
     def _fail(self, stage: Stage, error: Exception, train_log: list[dict], curve: Sequence[dict] = ()) -> None:
-        """Keep what is known of a failure, all of it at once; a cell that was complete before stays so."""
+        """Keep what is known of a failure, all of it at once; a run that was complete before stays."""
         cell = stage.cell
         text = "".join(traceback.format_exception(error))
         if out_of_memory(error):
@@ -506,6 +509,31 @@ def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:
     judging = evaluation.judging.judging if evaluation.judging is not None else ()
     fields = {name: _bare(value) for name, value in vars(evaluation.evaluator).items() if name not in judging}
     return {"protocol": stage.cell.protocol, **fields, **judged}
+
+
+def _changed(settings: Mapping[str, Any], stage: Stage, evaluation: Evaluation) -> dict[str, tuple[Any, Any]]:
+    """What is stored and what is asked for, by the name of a setting, as far as they differ."""
+    wanted = as_stored([_settings(stage, evaluation)])[0]
+    return {key: (settings.get(key), value) for key, value in wanted.items() if settings and settings.get(key) != value}
+
+
+def why_again(store: RunStore, stage: Stage) -> str:
+    """What a complete cell lacks of what is asked for, as its evaluators tell; empty where that is nothing.
+
+    Only reads. What is made up for without the model counts as there.
+    """
+    folder = store.path(stage.cell.id)
+    if not store.complete(stage.cell.id):
+        return ""
+    for evaluation in stage.evaluations:
+        name = evaluation.evaluator.name
+        metrics = _metrics_path(folder, name)
+        settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
+        for key, (before, now) in _changed(settings, stage, evaluation).items():
+            return f"its {name} was scored with {key} {before!r}, and {now!r} is asked for"
+        if not metrics.is_file() and not (folder / "samples" / f"{name}.jsonl").is_file():
+            return f"its {name} was never scored"
+    return ""
 
 
 def _judged(evaluation: Evaluation, rows: list[dict]) -> tuple[list[dict], dict[str, Any]]:

@@ -10,7 +10,7 @@ from bench import data
 from bench.checkpoints import Checkpoint, Models, checkpoints, data_root, find, gibberish_classifier, prepare
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage
+from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage, why_again
 from bench.models import choose_device, choose_dtype, computing_on, depth_of
 from bench.options import MINI, Options
 from bench.parts import parts_of
@@ -332,8 +332,9 @@ class Grid:
         """What a run would do, a line per cell; nothing is written, not even OUT."""
         known = all(checkpoint.hash for checkpoint, _ in self.jobs)  # no id is final without every model
         store = RunStore(self.options.out) if known and (self.options.out / "runs").is_dir() else None
+        stages = {stage.cell.id: stage for _, job in self.jobs for stage in job.stages}
         for cell in self.cells:
-            done = store is not None and store.complete(cell.id)
+            done = store is not None and store.complete(cell.id) and not why_again(store, stages[cell.id])
             yield f"{'done ' if done else 'to do'}  {cell.title}{f'  {cell.id}' if known else ''}"
         for planned, asked in self.searches:
             search = planned.search

@@ -19,6 +19,8 @@ MINI = "mini"
 LOOKS = 10
 """Looks at a training that may stop early, where --curve does not say."""
 
+MOST_SEEDS = 1_000
+
 LONGEST_NAME = 255
 """Bytes of a file's name, on every file system in use."""
 
@@ -94,6 +96,13 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+
+
+def a_path(text: str) -> Path:
+    """Of an option: no path at all would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -206,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
     )
     where.add_argument(
         "--cache-dir",
-        type=Path,
+        type=a_path,
         default=default_cache_dir(),
         metavar="DIR",
         help="mini world and its models (%(default)s)",
@@ -258,7 +267,9 @@ def parser() -> argparse.ArgumentParser:
         "several; changes no score (default: 1; for the mini model on a CPU, where each takes one thread, as many as "
         "there are threads, 4 at most)",
     )
-    machine.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out)")
+    machine.add_argument(
+        "--out", type=a_path, default=Path("out"), metavar="DIR", help="where results go (default: out)"
+    )
     again = machine.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="keep finished cells (this is the default)")
     again.add_argument("--fresh", action="store_true", help="run every cell again, also finished ones")
@@ -270,7 +281,7 @@ def parser() -> argparse.ArgumentParser:
     )
     machine.add_argument(
         "--check",
-        type=Path,
+        type=a_path,
         default=None,
         metavar="FILE",
         help="run the command that a baseline holds and compare every metric with it: exit code 1 where one is worse "
@@ -303,9 +314,11 @@ def parse_report(argv: Sequence[str]) -> ReportOptions:
         LetheError: no folder, or one without runs.
     """
     p = _Parser(prog="run_all.py report", description="Leaderboards, pictures and pages again, from stored runs.")
-    p.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folders that --out named; several are merged")
-    p.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the report goes (default: the first)")
-    p.add_argument("--check", type=Path, default=None, metavar="FILE", help="compare every metric with a baseline")
+    p.add_argument(
+        "folders", nargs="*", type=a_path, metavar="DIR", help="folders that --out named; several are merged"
+    )
+    p.add_argument("--out", type=a_path, default=None, metavar="DIR", help="where the report goes (default: the first)")
+    p.add_argument("--check", type=a_path, default=None, metavar="FILE", help="compare every metric with a baseline")
     a = p.parse_args(argv)
     if not a.folders:
         raise LetheError("report needs a folder with runs: run_all.py report OUT")
@@ -343,6 +356,8 @@ def parse(argv: Sequence[str] | None) -> Options:
         value = getattr(a, name)
         if value is not None and value < least:
             raise LetheError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if a.seeds > MOST_SEEDS:
+        raise LetheError(f"--seeds must be at most {MOST_SEEDS:,}, got {a.seeds}: it is how many there are, from 0 on")
     parts = re.split(r",(?!_)", a.benchmarks)  # a comma in the folder's name of a target has "_" behind it
     benchmarks = list(dict.fromkeys(full_name(b.strip()) for b in parts if b.strip()))
     methods = parse_methods(a.methods)
@@ -388,6 +403,9 @@ def parse(argv: Sequence[str] | None) -> Options:
                 f"--protocol {protocol} is defined for {' and '.join(kinds)}, not for {odd[0]}; "
                 "use strict or openunlearning"
             )
+    for name in ("model", "retrained", "data", "template"):
+        if getattr(a, name) == "":
+            raise LetheError(f"--{name} names nothing, got ''; see -h, or leave it out")
     for name in ("model", "retrained", "data", "template", "out", "cache_dir"):
         parts = Path(getattr(a, name) or "").parts
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in parts):

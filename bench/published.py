@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.errors import LetheError
+from bench.options import a_path
 from bench.records import Metric
 from bench.spec import Cell
 from bench.store import Record, RunStore, write_json, write_jsonl, write_metrics
@@ -68,10 +69,10 @@ def export_parser() -> argparse.ArgumentParser:
         description="Write TOFU_EVAL.json and TOFU_SUMMARY.json, as open-unlearning does, "
         "for every finished TOFU cell.",
     )
-    p.add_argument("out", type=Path, metavar="OUT", help="the folder that --out named")
+    p.add_argument("out", type=a_path, metavar="OUT", help="the folder that --out named")
     p.add_argument(
         "--to",
-        type=Path,
+        type=a_path,
         default=None,
         metavar="DIR",
         help="a folder for each cell in it (default: OUT/open_unlearning)",
@@ -86,7 +87,7 @@ def import_parser() -> argparse.ArgumentParser:
         description="Make a published log a row of the leaderboards: TOFU_EVAL.json of open-unlearning or of "
         "run_all.py export, or TOFU's eval_log_aggregated.json.",
     )
-    p.add_argument("log", type=Path, metavar="LOG")
+    p.add_argument("log", type=a_path, metavar="LOG")
     p.add_argument(
         "--as",
         dest="name",
@@ -95,7 +96,7 @@ def import_parser() -> argparse.ArgumentParser:
         help="the name of the row; original and retrained are rows to compare with",
     )
     p.add_argument("--model", default="", help="whose leaderboard it joins (default: what the log says, else NAME)")
-    p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where the row goes (default: out)")
+    p.add_argument("--out", type=a_path, default=Path("out"), metavar="DIR", help="where the row goes (default: out)")
     p.add_argument(
         "--benchmark",
         default="",
@@ -110,14 +111,14 @@ def import_parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--retrained",
-        type=Path,
+        type=a_path,
         default=None,
         metavar="LOG",
         help="the log of the model that never saw the forget set: gives forget quality and privleak",
     )
     p.add_argument(
         "--data",
-        type=Path,
+        type=a_path,
         default=None,
         metavar="DIR",
         help="benchmark files (DIR/tofu/forget10_perturbed.json ...) to compare the log's questions with",

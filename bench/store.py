@@ -128,9 +128,9 @@ class RunStore:
                     raise _cannot_write(folder, error) from error
                 raise
             if folder.is_dir():
+                self.forget_failure(cell_id)  # first: a failure that is there is always later than the run
                 with _writing(final):
                     _publish(folder, final, aside=hidden)
-                shutil.rmtree(self.failed_path(cell_id), ignore_errors=True)
 
     @contextlib.contextmanager
     def adding(self, cell_id: str, name: str) -> Iterator[Path]:
@@ -168,6 +168,10 @@ class RunStore:
                 _publish(folder, final, aside=hidden)
         return final
 
+    def forget_failure(self, cell_id: str) -> None:
+        """Of a cell that is complete as it is asked for, whatever failed since."""
+        shutil.rmtree(self.failed_path(cell_id), ignore_errors=True)
+
     def records(self) -> list[Record]:
         """Every cell on the disk, see `records_of`."""
         return records_of(self.out)
@@ -200,7 +204,10 @@ class RunStore:
 
 
 def records_of(out: Path) -> list[Record]:
-    """Every cell of an output folder, by cell id: complete runs, and failures that no complete run has made good.
+    """Every cell of an output folder, by cell id: complete runs, and failures that nothing has made good since.
+
+    Where a complete cell failed when it was run anew, the failure stands: what is stored was asked for before. It is
+    still there, and whoever asks for that again finds it.
 
     A damaged run appears as failed where its spec can still be read. Only reads: the folder may be somebody else's.
     """
@@ -209,8 +216,6 @@ def records_of(out: Path) -> list[Record]:
         with contextlib.suppress(LetheError):
             found[folder.name] = _read_run_or_damage(folder)
     for folder in _folders(out / "failed"):
-        if folder.name in found and found[folder.name].status == "complete":
-            continue
         try:
             error = _read_text(folder / "traceback.txt").strip()
             spec = _read_object(folder / "spec.json")

@@ -74,6 +74,7 @@ likelihoods are not finite is no answer: its ROUGE is missing too.
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +92,8 @@ from evaluators.rows import MeanOf, MissingValues, Row, by_set, column, finite, 
 if TYPE_CHECKING:  # these import torch, which summarising rows does not need
     from bench.data.tokenize import Encoder
     from bench.scorer import AnswerRecord, Scorer
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["strict", "openunlearning"]
 Sets = Mapping[str, Sequence[Row]]
@@ -187,6 +190,12 @@ class TofuEvaluator:
             rows.append(row)
         if self.gradient_norms:
             _add_gradient_norms(scorer, rows)
+            if not benchmark.holdout:
+                log.warning(
+                    "tofu.gradient_norms gives no metric without a holdout, and %s has none; in a data folder it is %s",
+                    benchmark.name,
+                    benchmark.name.replace("forget", "holdout") + ".json",
+                )
         return rows
 
     def _generation(self, encoder: "Encoder", qa: QA, output: str, record: "AnswerRecord") -> Row:

@@ -3,7 +3,7 @@
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -57,6 +57,7 @@ def chosen(
     family: str = "tofu",
     preset: str | None = None,
     evaluators: Sequence[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> list[Configured]:
     """What --methods and --set ask for: 'all' stands for every method, the references train nothing and are left out.
 
@@ -75,6 +76,10 @@ def chosen(
             wanted.append(name)
     configured = [configure(name, sets, mini=mini, family=family, preset=preset) for name in dict.fromkeys(wanted)]
     for target in sets:
+        if target in elsewhere:
+            raise LetheError(
+                f"--set names {target!r}, which scores none of --benchmarks; add such a benchmark or leave it out"
+            )
         if target not in METHODS:
             raise unknown("method or evaluator in --set", target, [*METHODS, *evaluators])
         if target not in {name.base for name in wanted}:

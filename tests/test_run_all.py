@@ -601,6 +601,8 @@ def test_a_dry_run_shows_what_is_done_and_writes_nothing(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["done", "done", "done", "to do"]
     assert {line.split("  ")[2] for line in lines[:3]} == {path.name for path in (out / "runs").iterdir()}
+    assert run_all.main(toys.command(out, "npo,ga", "--dry-run", "--set", "tofu.gradient_norms=true")) == 0
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == ["to do"] * 4
 
 
 def test_a_dry_run_trains_no_mini_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,13 @@ Complain = Callable[[list[str]], str]
         ),
         (["--methods", "npo", "--set", "tofo.gradient_norms=true"], r"in --set 'tofo'; did you mean 'tofu'\?"),
         (
+            ["--methods", "npo", "--benchmarks", "mmlu", "--set", "tofu.gradient_norms=true"],
+            r"--set names 'tofu', which scores none of --benchmarks; add such a benchmark or leave it out",
+        ),
+        (["--seeds", "1001"], r"--seeds must be at most 1,000, got 1001: it is how many there are, from 0 on"),
+        (["--out", ""], r"--out: must be a path, got ''; see run_all.py -h"),
+        (["--data", ""], r"--data names nothing, got ''; see -h, or leave it out"),
+        (
             ["--methods", "npo", "--benchmarks", "wmdp,mmlu,lm_eval:arc_easy", "--tune", "2"],
             r"lm_eval:arc_easy brings rows of its own, .* ask for it in a command without them",
         ),

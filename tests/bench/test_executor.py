@@ -16,7 +16,7 @@ from torch import nn
 from bench.beginnings import Beginnings, Lent
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation, Executor, Job, Stage, as_stored
+from bench.executor import Evaluation, Executor, Job, Stage, as_stored, why_again
 from bench.models import Loaded
 from bench.records import Metric, missing
 from bench.spec import Cell
@@ -152,6 +152,37 @@ def test_a_cell_is_scored_again_when_it_would_be_scored_otherwise(store: RunStor
     evaluation = Evaluation(evaluator=Value(), benchmark=other)
     stage = dataclasses.replace(before.stages[0], evaluations=[evaluation])
     assert not executor(store).reuse(dataclasses.replace(before, stages=(stage,)))
+
+
+def test_a_cell_that_is_run_again_says_why(store: RunStore) -> None:
+    executor(store).run(job("original"), LOADED, ENCODER)
+    again = executor(store, total=1)
+    again.run(job("original", evaluator=Value(breaks="nothing")), LOADED, ENCODER)
+    said = "original b s0 is run again: its value was scored with breaks '', and 'nothing' is asked for"
+    assert again.progress.said == ["1/1 original b s0", said]  # type: ignore[attr-defined]
+    third = executor(store, total=1, fresh=True)
+    third.run(job("original"), LOADED, ENCODER)
+    assert third.progress.said == ["1/1 original b s0"]  # type: ignore[attr-defined]
+
+
+def test_what_a_cell_lacks_is_told_without_its_being_run(store: RunStore) -> None:
+    asked = job("original").stages[0]
+    assert why_again(store, asked) == ""  # it is not there
+    executor(store).run(job("original"), LOADED, ENCODER)
+    assert why_again(store, asked) == ""
+    other = dataclasses.replace(asked.evaluations[0], evaluator=Value(name="other"))
+    assert why_again(store, dataclasses.replace(asked, evaluations=[*asked.evaluations, other])) == (
+        "its other was never scored"
+    )
+
+
+def test_figures_of_an_earlier_command_do_not_stand_for_a_failure(store: RunStore) -> None:
+    before = job("original")
+    executor(store).run(before, LOADED, ENCODER)
+    executor(store).run(job("original", evaluator=Value(breaks="b")), LOADED, ENCODER)
+    assert [record.status for record in store.records()] == ["failed"]
+    assert executor(store).reuse(before)
+    assert [record.status for record in store.records()] == ["complete"]
 
 
 def test_rows_are_judged_when_they_are_stored(store: RunStore) -> None:

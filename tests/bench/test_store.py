@@ -165,11 +165,30 @@ def test_success_forgets_the_failure(tmp_path: Path) -> None:
     assert [record.status for record in store.records()] == ["complete"]
 
 
-def test_a_complete_run_counts_even_if_its_old_failure_was_not_removed_in_time(tmp_path: Path) -> None:
+def test_a_failure_after_a_complete_run_stands_until_the_run_is_asked_for_again(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store_run(store)
+    before = files(tmp_path)
     store.fail(CELL, SPEC, "boom")
+    assert [(record.status, record.error) for record in store.records()] == [("failed", "boom")]
+    assert store.complete(CELL)
+    store.forget_failure(CELL)
     assert [record.status for record in store.records()] == ["complete"]
+    assert files(tmp_path) == sorted([*before, "failed"])
+
+
+def test_no_failure_outlives_the_run_that_made_it_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path)
+    store.fail(CELL, SPEC, "boom")
+
+    def killed(*arguments: object, **more: object) -> None:
+        assert not store.failed_path(CELL).exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.store._publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store_run(store)
+    assert store.records() == []
 
 
 # --- damage

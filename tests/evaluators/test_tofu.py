@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -257,6 +257,33 @@ def test_sets_may_have_any_length(n: int) -> None:
 
 
 # --- the terminator
+
+
+@dataclass
+class Sloped(FakeScorer):
+    """A model with gradients."""
+
+    def gradient_norms(self, answers: Sequence[tuple[str, str, int]]) -> list[float]:
+        self.calls.append("gradient_norms")
+        return [math.inf if "forget 1" in question else float(labels) for question, _, labels in answers]
+
+
+def test_gradients_are_asked_for_at_once_without_the_terminator(caplog: pytest.LogCaptureFixture) -> None:
+    scorer = Sloped(logp=lambda q, a: -1.0, say=lambda q: "")
+    rows = TofuEvaluator(gradient_norms=True).score(scorer, BENCHMARK)  # type: ignore[arg-type]
+    norms = {row["question"]: row["mia_gradnorm"] for row in rows if row["set"] in ("forget", "holdout")}
+    expected = {qa.question: float(len(qa.answer)) for qa in (*BENCHMARK.eval_sets["forget"], *BENCHMARK.holdout)}
+    assert norms == expected | {"What is forget 1?": None}  # not finite
+    assert scorer.calls.count("gradient_norms") == 1 and not caplog.records
+    assert not any("mia_gradnorm" in row for row in rows if row["set"] not in ("forget", "holdout"))
+
+
+def test_gradients_without_a_holdout_are_told_to_be_of_no_use(caplog: pytest.LogCaptureFixture) -> None:
+    benchmark = replace(BENCHMARK, name="tofu/forget10", holdout=())
+    scorer = Sloped(logp=lambda q, a: -1.0, say=lambda q: "")
+    TofuEvaluator(gradient_norms=True).score(scorer, benchmark)  # type: ignore[arg-type]
+    [said] = caplog.messages
+    assert said.endswith("tofu/forget10 has none; in a data folder it is tofu/holdout10.json")
 
 
 def test_the_terminator_counts_in_likelihoods_and_not_in_memorization() -> None:
