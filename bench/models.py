@@ -193,9 +193,10 @@ def check_context(model: nn.Module, length: int, new_tokens: int = 0) -> None:
     """Raise a LetheError where a text of `length` tokens, with those to be generated, exceeds the model's positions."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # type: ignore[union-attr, operator]
     if limit is not None and length + new_tokens > limit:
+        also, fewer = (f" and {new_tokens} new ones", "ask for fewer new ones, ") if new_tokens else ("", "")
         raise LetheError(
-            f"a text of {length} tokens{f' and {new_tokens} new ones' if new_tokens else ''} does not fit the "
-            f"model's context of {limit}; shorten the row or use a model with a longer context"
+            f"a text of {length} tokens{also} does not fit the model's context of {limit}; {fewer}shorten the row or "
+            "use a model with a longer context"
         )
 
 
