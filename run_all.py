@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show_list(console: Console) -> int:
-    """Methods with their fields, benchmarks and presets."""
+    """Methods and evaluators with their fields, benchmarks and presets."""
     from bench import data
     from bench.fields import settable
+    from evaluators import EVALUATORS
     from methods import METHODS
     from methods.presets import PRESETS
 
@@ -64,6 +65,11 @@ def show_list(console: Console) -> int:
     say(console, "methods (original and retrained are always there):")
     for name, method in METHODS.items():
         say(console, f"  {name:12} {' '.join(f'{k}={v}' for k, v in settable(method).items())}")
+    say(console, "evaluators with fields of their own:")
+    for make in dict.fromkeys(make for several in EVALUATORS.values() for make in several):
+        evaluator = make(protocol="strict")
+        if own := {k: v for k, v in settable(evaluator).items() if k != "protocol"}:
+            say(console, f"  {evaluator.name:12} {' '.join(f'{k}={v}' for k, v in own.items())}")
     return 0
 
 

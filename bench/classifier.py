@@ -5,6 +5,7 @@ method is said to need on a GPU is its own.
 """
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from bench.errors import LetheError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 GIBBERISH = "madhurjindal/autonlp-Gibberish-Detector-492513457@76672dd7d3575f68ab980705bcec975cc62de71c"
 """open-unlearning's classifier of gibberish, at a pinned commit: clean, mild gibberish, noise, word salad."""
@@ -94,7 +97,14 @@ def load_classifier(name: str) -> TextClassifier:
 
 @functools.cache
 def _found(name: str) -> TextClassifier | str:
-    """The classifier or the reason why there is none: neither is asked for a second time."""
+    """The classifier or the reason why there is none: neither is asked for, or told, a second time."""
+    found = _tried(name)
+    if isinstance(found, str):
+        log.warning("nothing is judged fluent or not: %s", found)
+    return found
+
+
+def _tried(name: str) -> TextClassifier | str:
     from bench.checkpoints import unreachable
 
     offline = "" if Path(name).is_dir() else unreachable()

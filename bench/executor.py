@@ -3,97 +3,47 @@
 Knows no method and no evaluator: it is handed objects. A cell that fails keeps its traceback and the others go on.
 """
 
-import json
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import SafetensorError
 
-from bench import data, provenance
+from bench import provenance
 from bench.beginnings import Beginnings, Lent
 from bench.data.tokenize import Encoder
-from bench.data.types import Benchmark
 from bench.errors import LetheError
 from bench.gates import gate_rows
-from bench.model_card import FACTS, Saved, write_card
+from bench.jobs import (
+    Evaluation,
+    Job,
+    Stage,
+    Unlearned,
+    as_stored,
+    changed,
+    collection_of,
+    judged_rows,
+    metrics_path,
+    settings_of,
+    why_again,
+)
+from bench.model_card import FACTS, write_card
 from bench.models import Loaded, out_of_memory, peak_gib, reset_peak
-from bench.records import JUDGED_BY, Metric
+from bench.records import JUDGED_BY
 from bench.scorer import Scorer
-from bench.spec import Cell
 from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics, write_text
 
 if TYPE_CHECKING:
-    from bench.validation import Watching
+    pass
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model"
 """The folder of a cell that holds its unlearned model."""
-
-
-class Unlearned(Protocol):
-    """A changed model that can be changed back."""
-
-    log: Any
-
-    def restore(self) -> None: ...
-    def facts(self) -> dict: ...
-    def save(self, folder: Path, loaded: Loaded) -> Saved: ...
-
-
-class Method(Protocol):
-    """What the executor asks of a method."""
-
-    def unlearn(
-        self,
-        loaded: Loaded,
-        encoder: Encoder,
-        benchmark: Benchmark,
-        *,
-        seed: int,
-        batch_tokens: int,
-        progress: Callable[[int, int, dict[str, float]], None] | None = None,
-        earlier: Any = None,
-    ) -> Unlearned: ...
-
-
-Role = Literal["", "original", "retrained"]
-"""What the rows of a job are to others: nothing, or what they are compared with."""
-
-
-class Evaluator(Protocol):
-    """What the executor asks of an evaluator.
-
-    Where it has a `compares_with`, that is the role whose rows `summarize` gets; else the retrained model's. Where it
-    has a `judge`, another model adds to its rows what the scored one need not be asked for (`Judging`).
-    """
-
-    @property
-    def name(self) -> str: ...
-    def score(self, scorer: Scorer, benchmark: Benchmark) -> list[dict]: ...
-    def summarize(self, rows: list[dict], reference_rows: list[dict] | None) -> list[Metric]: ...
-
-
-class Judging(Protocol):
-    """What an evaluator has besides whose rows another model judges, as soon as they are there or later."""
-
-    @property
-    def judging(self) -> Sequence[str]:
-        """The evaluator's fields that decide how, and nothing of what the scored model is asked."""
-        ...
-
-    def judge(self, rows: list[dict]) -> tuple[list[dict], dict[str, Any]]:
-        """The rows with the judgement, and for the settings, whose it is."""
-        ...
-
-    def is_judged(self, judged_by: Mapping[str, Any]) -> bool:
-        """Whether rows of which this was stored need no other judgement; empty where nothing has judged them."""
-        ...
 
 
 class Progress(Protocol):
@@ -103,53 +53,6 @@ class Progress(Protocol):
     def step(self, step: int, steps: int, terms: Mapping[str, float]) -> None: ...
     def scored(self, done: int, total: int) -> None: ...
     def note(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One evaluator with the benchmark whose rows it asks about."""
-
-    evaluator: Evaluator
-    benchmark: Benchmark
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Rows of two models under the same key may be compared."""
-        return self.evaluator.name, self.benchmark.name
-
-    @property
-    def judging(self) -> Judging | None:
-        return self.evaluator if hasattr(self.evaluator, "judge") else None  # type: ignore[return-value]
-
-    @property
-    def compares_with(self) -> Role:
-        return getattr(self.evaluator, "compares_with", "retrained")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One forget request: what is trained on, what is scored afterwards, and the cell that it fills."""
-
-    cell: Cell
-    request: Benchmark
-    """What this request forgets; in a chain, only what earlier requests did not."""
-    evaluations: Sequence[Evaluation]
-    """What the result is scored on: in a chain everything requested so far, and benchmarks that only judge."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Stages that follow each other on one model: one for a plain cell, several for a chain of requests."""
-
-    stages: tuple[Stage, ...]
-    method: Method | None = None
-    """None evaluates the model as it is."""
-    role: Role = ""
-    """Its rows are the reference of every other job on the same benchmark, for evaluators that compare with it."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """For the record: recipe, data source."""
-    watching: "Watching | None" = None
-    """How the training is looked at; a chain of requests is not."""
 
 
 @dataclass(kw_only=True)
@@ -225,14 +128,14 @@ class Executor:
             return False
         for evaluation in stage.evaluations:
             name, key = evaluation.evaluator.name, evaluation.key
-            samples, metrics = folder / "samples" / f"{name}.jsonl", _metrics_path(folder, name)
+            samples, metrics = folder / "samples" / f"{name}.jsonl", metrics_path(folder, name)
             settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
-            if _changed(settings, stage, evaluation):
+            if changed(settings, stage, evaluation):
                 return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
             judged_by, judging = settings.get(JUDGED_BY) or {}, evaluation.judging
             stands = judging is None or not samples.is_file() or judging.is_judged(judged_by)
             if not stands:
-                rows, judged_by = _judged(evaluation, read_jsonl(samples))
+                rows, judged_by = judged_rows(evaluation, read_jsonl(samples))
                 write_jsonl(samples, rows)  # before the settings that tell of it: a kill in between loses nothing
             if job.role and job.role == evaluation.compares_with:
                 if not samples.is_file():
@@ -242,7 +145,8 @@ class Executor:
                 continue
             if not samples.is_file():
                 return False
-            self._summarize(evaluation, job, stage, read_jsonl(samples), folder, judged_by)
+            added = {name: True for name in evaluation.adds if settings.get(name)}
+            self._summarize(evaluation, job, stage, read_jsonl(samples), folder, judged_by, added)
             if self._has_model(stage):
                 write_card(folder / MODEL, self.store.record(stage.cell.id))
         # Without its model it is trained and scored again: the figures on a card are those of this very model.
@@ -259,15 +163,17 @@ class Executor:
         rows: list[dict],
         folder: Path,
         judged_by: Mapping[str, Any],
+        added: Mapping[str, bool] | None = None,
     ) -> None:
         evaluator = evaluation.evaluator
         mine = job.role and job.role == evaluation.compares_with
         reference = rows if mine else self.reference_rows.get(evaluation.key)
         names = {"retrained": stage.cell.retrained, "original": f"original@{stage.cell.model_hash[:16]}"}
         compared = names[evaluation.compares_with or "retrained"] if reference is not None else None
-        settings = {**_settings(stage, evaluation), "data_source": evaluation.benchmark.source, "reference": compared}
+        settings = {**settings_of(stage, evaluation), **(added or {}), "data_source": evaluation.benchmark.source}
+        settings |= {"reference": compared}
         settings |= {JUDGED_BY: dict(judged_by)} if judged_by else {}
-        write_metrics(_metrics_path(folder, evaluator.name), evaluator.summarize(rows, reference), settings)
+        write_metrics(metrics_path(folder, evaluator.name), evaluator.summarize(rows, reference), settings)
 
     def run(self, job: Job, loaded: Loaded, encoder: Encoder) -> None:
         """Every stage of a job that is not there yet; the model is as before when it ends, however it ends.
@@ -429,7 +335,7 @@ class Executor:
         curve: Sequence[dict] = (),
         gates: Sequence[dict] = (),
     ) -> None:
-        judged = {e.evaluator.name: _judged(e, rows[e.evaluator.name]) for e in stage.evaluations}
+        judged = {e.evaluator.name: judged_rows(e, rows[e.evaluator.name]) for e in stage.evaluations}
         with self.store.staging(stage.cell.id) as folder:
             if gates:
                 write_jsonl(folder / "samples" / "gates.jsonl", as_stored([*gates]))
@@ -494,65 +400,5 @@ class Executor:
                 write_jsonl(folder / "train.jsonl", train_log)
             if curve:
                 write_jsonl(folder / "curve.jsonl", curve)
-            self.store.fail(cell.id, cell.to_json(), text, partial=folder)
-
-
-def collection_of(stage: Stage) -> str:
-    """The collection of targets that a stage is one of; empty for a benchmark by itself."""
-    name = data.collection(stage.cell.benchmark)
-    return "" if name == stage.cell.benchmark else name
-
-
-def _settings(stage: Stage, evaluation: Evaluation) -> dict[str, Any]:
-    """What decides how rows and metrics of this evaluation come out, besides the model."""
-    judged = {"benchmark": data.shown(evaluation.benchmark.name), "data": evaluation.benchmark.fingerprint}
-    judging = evaluation.judging.judging if evaluation.judging is not None else ()
-    fields = {name: _bare(value) for name, value in vars(evaluation.evaluator).items() if name not in judging}
-    return {"protocol": stage.cell.protocol, **fields, **judged}
-
-
-def _changed(settings: Mapping[str, Any], stage: Stage, evaluation: Evaluation) -> dict[str, tuple[Any, Any]]:
-    """What is stored and what is asked for, by the name of a setting, as far as they differ."""
-    wanted = as_stored([_settings(stage, evaluation)])[0]
-    return {key: (settings.get(key), value) for key, value in wanted.items() if settings and settings.get(key) != value}
-
-
-def why_again(store: RunStore, stage: Stage) -> str:
-    """What a complete cell lacks of what is asked for, as its evaluators tell; empty where that is nothing.
-
-    Only reads. What is made up for without the model counts as there.
-    """
-    folder = store.path(stage.cell.id)
-    if not store.complete(stage.cell.id):
-        return ""
-    for evaluation in stage.evaluations:
-        name = evaluation.evaluator.name
-        metrics = _metrics_path(folder, name)
-        settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
-        for key, (before, now) in _changed(settings, stage, evaluation).items():
-            return f"its {name} was scored with {key} {before!r}, and {now!r} is asked for"
-        if not metrics.is_file() and not (folder / "samples" / f"{name}.jsonl").is_file():
-            return f"its {name} was never scored"
-    return ""
-
-
-def _judged(evaluation: Evaluation, rows: list[dict]) -> tuple[list[dict], dict[str, Any]]:
-    """The rows as they are stored, with what another model says of them, and which model."""
-    if evaluation.judging is None:
-        return rows, {}
-    judged, judged_by = evaluation.judging.judge(rows)
-    return as_stored(judged), judged_by
-
-
-def _bare(value: Any) -> Any:
-    """Of a file its name: no record depends on where it lies."""
-    return Path(value).name if isinstance(value, str) and Path(value).is_file() else value
-
-
-def _metrics_path(folder: Path, evaluator: str) -> Path:
-    return folder / "metrics" / f"{evaluator}.json"
-
-
-def as_stored(rows: list[dict]) -> list[dict]:
-    """Rows as they will be read back, so that a resumed run computes with the very same values."""
-    return json.loads(json.dumps(rows, allow_nan=False))
+            instead = why_again(self.store, stage)
+            self.store.fail(cell.id, cell.to_json(), text, partial=folder, instead=instead)

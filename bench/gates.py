@@ -18,7 +18,7 @@ from bench.models import Loaded
 from bench.scorer import Scorer
 
 if TYPE_CHECKING:
-    from bench.executor import Evaluation
+    from bench.jobs import Evaluation
 
 T = TypeVar("T")
 Ask = Callable[[Scorer, int], object]

@@ -10,7 +10,8 @@ from bench import data
 from bench.checkpoints import Checkpoint, Models, checkpoints, data_root, find, gibberish_classifier, prepare
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation, Evaluator, Executor, Job, Outcome, Role, Stage, why_again
+from bench.executor import Executor, Outcome
+from bench.jobs import Evaluation, Evaluator, Job, Role, Stage, why_again
 from bench.models import choose_device, choose_dtype, computing_on, depth_of
 from bench.options import MINI, Options
 from bench.parts import parts_of

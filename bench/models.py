@@ -158,7 +158,7 @@ def told(said: Callable[[str], str], damaged: Callable[[str], str] | None = None
 
 
 def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:

@@ -292,7 +292,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write the file of --check anew and show what changed; with --methods and so on it gets another command",
     )
-    machine.add_argument("--list", action="store_true", help="print methods with their fields, and benchmarks")
+    machine.add_argument(
+        "--list", action="store_true", help="print methods and evaluators with their fields, and benchmarks"
+    )
     machine.add_argument("--dry-run", action="store_true", help="print the grid and run nothing")
     machine.add_argument("-v", "--verbose", action="store_true", help="log more; tracebacks of failed cells")
     return p

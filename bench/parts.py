@@ -18,7 +18,8 @@ import torch
 
 from bench.checkpoints import Checkpoint, Models
 from bench.errors import LetheError
-from bench.executor import Executor, Job, Outcome, collection_of
+from bench.executor import Executor, Outcome
+from bench.jobs import Job, collection_of
 from bench.models import Loaded, choose_device, resident_peak_gib
 from bench.options import Options
 from bench.progress import log_to_stderr

@@ -30,6 +30,8 @@ from bench.records import Metric
 
 log = logging.getLogger(__name__)
 
+INSTEAD = "instead.txt"
+"""Of a failure: in what the run that is there is not what was asked for."""
 _PARTIAL = ".partial-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _METRIC_FIELDS = frozenset(f.name for f in dataclasses.fields(Metric))
@@ -151,8 +153,20 @@ class RunStore:
         """A complete run; a LetheError where a file is missing or damaged."""
         return _read_run(self.path(cell_id))
 
-    def fail(self, cell_id: str, spec: Mapping[str, Any], traceback: str, partial: Path | None = None) -> Path:
-        """Keep what a failed run leaves: its spec, its traceback and the folder it was writing, which is moved."""
+    def fail(
+        self,
+        cell_id: str,
+        spec: Mapping[str, Any],
+        traceback: str,
+        partial: Path | None = None,
+        *,
+        instead: str = "",
+    ) -> Path:
+        """Keep what a failed run leaves: its spec, its traceback and the folder it was writing, which is moved.
+
+        Args:
+            instead: in what the run that is there is not what was asked for.
+        """
         final = self.failed_path(cell_id)
         with self._hidden() as hidden:
             folder = hidden / "failed"
@@ -163,6 +177,8 @@ class RunStore:
                     folder.mkdir()
             write_json(folder / "spec.json", spec)
             write_text(folder / "traceback.txt", traceback)
+            if instead:
+                write_text(folder / INSTEAD, instead + "\n")
             with _writing(final):
                 self._failed.mkdir(exist_ok=True)
                 _publish(folder, final, aside=hidden)
@@ -204,12 +220,12 @@ class RunStore:
 
 
 def records_of(out: Path) -> list[Record]:
-    """Every cell of an output folder, by cell id: complete runs, and failures that nothing has made good since.
+    """Every cell of an output folder, by cell id: complete runs, and failures that no complete run has made good.
 
-    Where a complete cell failed when it was run anew, the failure stands: what is stored was asked for before. It is
-    still there, and whoever asks for that again finds it.
+    A failure stands over a complete run that is not what was asked for when it failed; whoever asks for what is stored
+    finds it. A damaged run appears as failed where its spec can still be read.
 
-    A damaged run appears as failed where its spec can still be read. Only reads: the folder may be somebody else's.
+    Only reads: the folder may be somebody else's.
     """
     found: dict[str, Record] = {}
     for folder in _folders(out / "runs"):
@@ -222,6 +238,8 @@ def records_of(out: Path) -> list[Record]:
         except LetheError as damage:
             log.warning("the failure of %s cannot be read: %s", folder.name, damage)
         else:
+            if not (folder / INSTEAD).is_file() and folder.name in found and found[folder.name].status == "complete":
+                continue
             found[folder.name] = Record(cell_id=folder.name, spec=spec, status="failed", error=error)
     return [found[cell_id] for cell_id in sorted(found)]
 

@@ -27,7 +27,7 @@ from bench.store import Record, json_text, read_json, write_text
 from bench.tables import base_label, mean, natural
 
 if TYPE_CHECKING:  # these load torch, and a report needs no model
-    from bench.executor import Job
+    from bench.jobs import Job
     from bench.validation import Judge
 
 SEARCHES = "searches"

@@ -26,7 +26,7 @@ from bench.train import Watch
 
 if TYPE_CHECKING:
     from bench.data.tokenize import Encoder
-    from bench.executor import Evaluation
+    from bench.jobs import Evaluation
     from bench.models import Loaded
 
 SHARE = 0.2

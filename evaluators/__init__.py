@@ -15,7 +15,7 @@ from evaluators.tofu import TofuEvaluator
 from evaluators.wmdp import ChemWmdpEvaluator, WmdpEvaluator
 
 if TYPE_CHECKING:
-    from bench.executor import Evaluator
+    from bench.jobs import Evaluator
 
 EVALUATORS = {
     "tofu": (TofuEvaluator,),

@@ -23,7 +23,7 @@ from bench.composites import harmonic_mean
 from bench.data import family
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation
+from bench.jobs import Evaluation
 from bench.records import Metric
 from bench.validation import Judge, Validation, Verdict
 from evaluators.forms import FormsEvaluator

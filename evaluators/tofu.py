@@ -122,6 +122,7 @@ class TofuEvaluator:
     """Forget quality, model utility and their components on TOFU's four question sets."""
 
     name: ClassVar[str] = "tofu"
+    adds: ClassVar[tuple[str, ...]] = ("gradient_norms",)
 
     protocol: Protocol = "strict"
     """`strict` mends the known defects of `openunlearning`, which follows that suite to the letter."""

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from bench.executor import Method
 from bench.fields import with_fields
+from bench.jobs import Method
 from methods.base import Adapter, GradientMethod
 from methods.ga import GA, GradDiff
 from methods.grun import GRUN

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import LetheError, unknown
-from bench.executor import Method
 from bench.fields import settable, with_fields
+from bench.jobs import Method
 from bench.spec import MethodName
 from methods import METHODS
 from methods.base import GradientMethod

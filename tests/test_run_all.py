@@ -635,7 +635,11 @@ def test_the_list_has_every_method_with_its_fields_and_every_benchmark(capsys: p
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("benchmarks: tofu/forget01, tofu/forget05, tofu/forget10, wmdp, wmdp/bio")
     assert "lm_eval:TASK" in lines[0] and lines[1].startswith("presets: openunlearning, ")
-    assert [line.split()[0] for line in lines[3:]] == list(METHODS)
+    end = 3 + len(METHODS)
+    assert [line.split()[0] for line in lines[3:end]] == list(METHODS)
+    assert lines[end] == "evaluators with fields of their own:"
+    [tofu] = [line for line in lines[end:] if line.startswith("  tofu ")]
+    assert "gradient_norms=False" in tofu and "protocol" not in tofu
     assert all("lr=" in line and "epochs=" in line for line in lines[3 : 3 + len(TRAINED)])
 
 

@@ -179,7 +179,7 @@ def test_a_preset_sets_what_was_published(toys: Toys, tmp_path: Path) -> None:
         ("lm_eval:./nothing.yaml,wmdp", [], r"there is no task file ./nothing.yaml"),
         ("wmdp", ["--preset", "zephir"], r"unknown preset 'zephir'"),
         ("wmdp", ["--corpora", "summaries"], r"there is no file .*merge_forget_data_sum_gpt.json"),
-        ("wmdp", ["--set", "mmlu.shots=3"], r"unknown"),
+        ("wmdp", ["--set", "mmlu.shots=3"], r"--set names 'mmlu', which scores none of --benchmarks"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_sentence(

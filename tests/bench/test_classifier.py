@@ -108,7 +108,9 @@ def test_damaged_weights_are_a_reason(save: Save) -> None:
         load_classifier(str(folder))
 
 
-def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: list[str] = []
 
     def load(name: str) -> TextClassifier:
@@ -121,6 +123,8 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPa
         with pytest.raises(NoClassifier, match="cannot be loaded: the hub cannot be reached: no route"):
             load_classifier(GIBBERISH)
     assert asked == [GIBBERISH]
+    [said] = caplog.messages
+    assert said.startswith("nothing is judged fluent or not: ") and said.endswith("cannot be reached: no route")
 
 
 def test_the_origin_is_told_without_loading(save: Save) -> None:

@@ -16,7 +16,8 @@ from torch import nn
 from bench.beginnings import Beginnings, Lent
 from bench.data.types import Benchmark
 from bench.errors import LetheError
-from bench.executor import Evaluation, Executor, Job, Stage, as_stored, why_again
+from bench.executor import Executor
+from bench.jobs import Evaluation, Job, Stage, as_stored, why_again
 from bench.models import Loaded
 from bench.records import Metric, missing
 from bench.spec import Cell
@@ -165,6 +166,34 @@ def test_a_cell_that_is_run_again_says_why(store: RunStore) -> None:
     assert third.progress.said == ["1/1 original b s0"]  # type: ignore[attr-defined]
 
 
+@dataclasses.dataclass
+class Thorough(Value):
+    """The same, and more where it is asked for."""
+
+    more: bool = False
+    adds = ("more",)
+
+    def score(self, scorer: Any, benchmark: Benchmark) -> list[dict]:
+        return [row | ({"more": 1.0} if self.more else {}) for row in super().score(scorer, benchmark)]
+
+    def summarize(self, rows: list[dict], reference_rows: list[dict] | None) -> list[Metric]:
+        more = [Metric(name="more", value=row["more"]) for row in rows if "more" in row]
+        return [*super().summarize(rows, reference_rows), *more]
+
+
+def test_rows_with_more_serve_whoever_asks_for_less(store: RunStore) -> None:
+    less, more = job("npo", evaluator=Thorough()), job("npo", evaluator=Thorough(more=True))
+    executor(store).run(less, LOADED, ENCODER)
+    assert not executor(store).reuse(more)
+    executor(store).run(more, LOADED, ENCODER)
+    kept = figures(store, more)
+    assert kept["more"] == 1.0 and executor(store).reuse(less) and executor(store).reuse(more)
+    compared = executor(store, reference_rows={("value", "b"): [{"value": 3.0}]})
+    assert compared.reuse(less)  # summarised anew from its rows, with what it is compared with
+    assert figures(store, more) == kept | {"distance": kept["value"] - 3.0}
+    assert executor(store).reuse(more)
+
+
 def test_what_a_cell_lacks_is_told_without_its_being_run(store: RunStore) -> None:
     asked = job("original").stages[0]
     assert why_again(store, asked) == ""  # it is not there
@@ -285,10 +314,9 @@ def test_a_failure_appears_with_its_log_or_not_at_all(store: RunStore, monkeypat
     seen: list[list[str]] = []
     real = RunStore.fail
 
-    def fail(self: RunStore, cell_id: str, spec: Any, traceback: str, partial: Path | None = None) -> Path:
-        assert partial is not None
+    def fail(self: RunStore, cell_id: str, spec: Any, traceback: str, partial: Path, *, instead: str) -> Path:
         seen.append([path.name for path in partial.iterdir()])
-        return real(self, cell_id, spec, traceback, partial)
+        return real(self, cell_id, spec, traceback, partial, instead=instead)
 
     monkeypatch.setattr(RunStore, "fail", fail)
     executor(store).run(job("broken", Add(1.0, breaks="b")), LOADED, ENCODER)

@@ -8,8 +8,8 @@ import pytest
 
 from bench.data.forms import ask
 from bench.data.types import Answered, Benchmark, Document, Probe, Question, Tokens, Truthful, Utility
-from bench.executor import Evaluation
 from bench.gates import GATES_OF, gate_rows, gate_sets, spread
+from bench.jobs import Evaluation
 from bench.scorer import Scorer
 from methods.grun import GRUN
 from tests.helpers import tiny_loaded, toy_benchmark, toy_encoder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.checkpoints import Checkpoint
-from bench.executor import Job, Stage
+from bench.jobs import Job, Stage
 from bench.options import parse
 from bench.parts import on_its_gpu, parts_of
 from bench.spec import Cell

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from bench.executor import Executor, Job
+from bench.executor import Executor
+from bench.jobs import Job
 from bench.model_card import Saved
 from bench.store import RunStore
 from tests.bench.test_executor import ENCODER, LOADED, Add, Silent, Value, figures, job, stage

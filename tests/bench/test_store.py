@@ -165,11 +165,18 @@ def test_success_forgets_the_failure(tmp_path: Path) -> None:
     assert [record.status for record in store.records()] == ["complete"]
 
 
-def test_a_failure_after_a_complete_run_stands_until_the_run_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_complete_run_counts_where_it_is_what_was_asked_for_when_it_failed(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store_run(store)
+    store.fail(CELL, SPEC, "boom")
+    assert [record.status for record in store.records()] == ["complete"]
+
+
+def test_a_failure_stands_over_a_run_that_was_not_asked_for_until_the_run_is(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store_run(store)
     before = files(tmp_path)
-    store.fail(CELL, SPEC, "boom")
+    store.fail(CELL, SPEC, "boom", instead="another question")
     assert [(record.status, record.error) for record in store.records()] == [("failed", "boom")]
     assert store.complete(CELL)
     store.forget_failure(CELL)

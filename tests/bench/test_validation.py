@@ -10,7 +10,7 @@ import pytest
 from bench.data import load
 from bench.data.types import QA, Benchmark, Probe, Question
 from bench.errors import LetheError
-from bench.executor import Evaluation
+from bench.jobs import Evaluation
 from bench.mini.world import write_world
 from bench.records import Metric, missing
 from bench.validation import Validation, Verdict, Watching, divided
