@@ -94,7 +94,9 @@ def test_the_examples_of_the_readme_run_as_they_stand_with_plain_lines_when_pipe
     floor = ("--set", "floored_ga.floor=50")  # a random model's answers are below the floor of five
     command = [sys.executable, "run_all.py", *toys.command(out, ",".join(names), *few, *floor)]
     done = subprocess.run(command, cwd=house, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    [said] = done.stderr.splitlines()  # nobody can be had offline who judges fluency
+    assert said.startswith("WARNING bench.classifier: nothing is judged fluent or not: ")
     lines = done.stdout.splitlines()
     assert lines[0] == "[1/5] retrained tofu/forget10 s0 | starting"
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
