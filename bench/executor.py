@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
@@ -29,6 +29,7 @@ from bench.jobs import (
     judged_rows,
     metrics_path,
     settings_of,
+    stored_settings,
     why_again,
 )
 from bench.model_card import FACTS, write_card
@@ -36,9 +37,6 @@ from bench.models import Loaded, out_of_memory, peak_gib, reset_peak
 from bench.records import JUDGED_BY
 from bench.scorer import Scorer
 from bench.store import RunStore, read_json, read_jsonl, write_json, write_jsonl, write_metrics, write_text
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +127,7 @@ class Executor:
         for evaluation in stage.evaluations:
             name, key = evaluation.evaluator.name, evaluation.key
             samples, metrics = folder / "samples" / f"{name}.jsonl", metrics_path(folder, name)
-            settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
+            settings = stored_settings(metrics)
             if changed(settings, stage, evaluation):
                 return False  # how it is scored, and the data of a benchmark that only judges, are no part of its id
             judged_by, judging = settings.get(JUDGED_BY) or {}, evaluation.judging

@@ -171,8 +171,7 @@ def why_again(store: RunStore, stage: Stage) -> str:
     for evaluation in stage.evaluations:
         name = evaluation.evaluator.name
         metrics = metrics_path(folder, name)
-        settings = (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
-        for key, (before, now) in changed(settings, stage, evaluation).items():
+        for key, (before, now) in changed(stored_settings(metrics), stage, evaluation).items():
             return f"its {name} was scored with {key} {before!r}, and {now!r} is asked for"
         if not metrics.is_file() and not (folder / "samples" / f"{name}.jsonl").is_file():
             return f"its {name} was never scored"
@@ -195,6 +194,11 @@ def _bare(value: Any) -> Any:
 def metrics_path(folder: Path, evaluator: str) -> Path:
     """Where a cell's folder holds what an evaluator says."""
     return folder / "metrics" / f"{evaluator}.json"
+
+
+def stored_settings(metrics: Path) -> dict[str, Any]:
+    """What an evaluator's metrics were computed with; empty where there are none."""
+    return (read_json(metrics).get("settings") or {}) if metrics.is_file() else {}
 
 
 def as_stored(rows: list[dict]) -> list[dict]:

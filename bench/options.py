@@ -20,6 +20,7 @@ LOOKS = 10
 """Looks at a training that may stop early, where --curve does not say."""
 
 MOST_SEEDS = 1_000
+"""Every seed is a cell of every method; more is a slip of the hand, and takes minutes to be listed."""
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on every file system in use."""
