@@ -33,6 +33,7 @@ from transformers import (
 from bench.data.tokenize import Encoder
 from bench.data.types import QA, Benchmark, Document, Tokens
 from bench.fields import with_fields
+from bench.forward import Rows, forward, pad
 from bench.logprobs import Answers
 from bench.models import Loaded
 from bench.policy import Batch, Policy, TokenBatch
@@ -258,6 +259,20 @@ def unlearn(
 def weights(unlearned: Unlearned) -> dict[str, Tensor]:
     """Copies of what was trained."""
     return {name: p.detach().clone() for name, p in unlearned.attached.trainable().items()}
+
+
+def labels_and_logits(model: nn.Module, tokens: list[Tokens], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """(N,) all labels of whole sequences in one batch, and their (N, V) logits."""
+    padded = pad(tokens, pad_id, "cpu")
+    logits = forward(
+        model,
+        input_ids=padded.input_ids,
+        attention_mask=padded.attention_mask,
+        position_ids=padded.position_ids,
+        rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
+        at=padded.at,
+    )
+    return padded.labels, logits
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

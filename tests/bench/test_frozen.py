@@ -7,26 +7,27 @@ import torch
 from torch import Tensor, nn
 
 from bench.data.types import Tokens
-from bench.forward import Rows, active_rows, forward, pad
+from bench.forward import active_rows
 from bench.frozen import FrozenPrefix
 from bench.models import decoder_blocks
 from methods.grun import GRUN, GatedEdits
-from tests.helpers import ARCHITECTURES, short_method, tiny, tiny_loaded, toy_tokens, unlearn, weights
+from tests.helpers import (
+    ARCHITECTURES,
+    labels_and_logits,
+    short_method,
+    tiny,
+    tiny_loaded,
+    toy_tokens,
+    unlearn,
+    weights,
+)
 
 EXAMPLES = {("forget", i): t for i, t in enumerate(toy_tokens()[:5])} | {("retain", 2): toy_tokens()[7]}
 
 
 def loss(model: nn.Module, tokens: list[Tokens]) -> Tensor:
-    padded = pad(tokens, 0, "cpu")
-    logits = forward(
-        model,
-        input_ids=padded.input_ids,
-        attention_mask=padded.attention_mask,
-        position_ids=padded.position_ids,
-        rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-        at=padded.at,
-    )
-    return nn.functional.cross_entropy(logits, padded.labels)
+    labels, logits = labels_and_logits(model, tokens)
+    return nn.functional.cross_entropy(logits, labels)
 
 
 def gradients(attached: GatedEdits) -> dict[str, Tensor]:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from bench import gradients
 from bench.data.types import Tokens
-from bench.forward import Rows, forward, pad
 from bench.gradients import GradientNorms
 from bench.scorer import Scorer
-from tests.helpers import ADAPTERS, ARCHITECTURES, TEXTS, attach, tiny, toy_encoder, toy_tokens
+from tests.helpers import ADAPTERS, ARCHITECTURES, TEXTS, attach, labels_and_logits, tiny, toy_encoder, toy_tokens
 
 
 class Table(nn.Module):
@@ -88,17 +87,9 @@ def one_by_one(model: nn.Module, answers: list[Tokens]) -> list[float]:
     """The definition, through the gradients themselves."""
     found = []
     for tokens in answers:
-        padded = pad([tokens], 0, "cpu")
         model.requires_grad_(True)
-        logits = forward(
-            model,
-            input_ids=padded.input_ids,
-            attention_mask=padded.attention_mask,
-            position_ids=padded.position_ids,
-            rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-            at=padded.at,
-        )
-        nn.functional.cross_entropy(logits.float(), padded.labels).backward()
+        labels, logits = labels_and_logits(model, [tokens])
+        nn.functional.cross_entropy(logits.float(), labels).backward()
         norms = [p.grad.double().norm() for p in model.parameters() if p.grad is not None]
         found.append(float(torch.stack(norms).mean()))
         model.zero_grad()
@@ -289,6 +280,15 @@ def test_the_first_answer_is_computed_twice_and_no_other(asked: list[Tokens]) ->
     norms = GradientNorms(tiny(), 0)
     assert norms.of(answers()) == norms.of(answers())
     assert asked == answers()[:1] and norms.together
+
+
+def test_a_first_answer_that_is_no_number_shows_nothing(asked: list[Tokens]) -> None:
+    model = Table([[1.0, math.nan], [1.0, 1.0]], head=[[1.0, 2.0], [3.0, 5.0]])
+    broken, whole = Tokens((0, 1), label_start=1), Tokens((1, 1), label_start=1)
+    norms = GradientNorms(model, 0)
+    assert math.isnan(norms.of([broken])[0]) and norms.together is None
+    assert norms.of([whole]) == pytest.approx(one_by_one(model, [whole])) and norms.together
+    assert asked == [broken, whole]
 
 
 def test_of_no_answers_there_is_nothing_to_say() -> None:

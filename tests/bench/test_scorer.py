@@ -14,9 +14,18 @@ import bench.scorer
 from bench.data.tokenize import Encoder
 from bench.data.types import Tokens
 from bench.errors import LetheError
-from bench.forward import Rows, active_rows, forward, pad
+from bench.forward import active_rows
 from bench.scorer import AnswerRecord, Scorer
-from tests.helpers import ARCHITECTURES, TEXTS, attach, tiny, toy_encoder, toy_pairs, toy_tokenizer
+from tests.helpers import (
+    ARCHITECTURES,
+    TEXTS,
+    attach,
+    labels_and_logits,
+    tiny,
+    toy_encoder,
+    toy_pairs,
+    toy_tokenizer,
+)
 
 
 def close(ours: list[AnswerRecord], theirs: list[AnswerRecord], tolerance: float = 1e-5) -> None:
@@ -240,18 +249,10 @@ def test_hidden_positions_are_hidden_when_prompts_are_shared_too(model: nn.Modul
     finally:
         tokenizer.pad_token = before
     tokens = encoder.pair(*toy_pairs()[0])
-    padded = pad([tokens], 0, "cpu")
     with torch.no_grad():
-        logits = forward(
-            model,
-            input_ids=padded.input_ids,
-            attention_mask=padded.attention_mask,
-            position_ids=padded.position_ids,
-            rows=Rows(last_prompt=padded.last_prompt, valid=padded.valid),
-            at=padded.at,
-        )
-    labels = torch.tensor(tokens.labels)[:, None]
-    assert whole[0].logp == pytest.approx(logits.log_softmax(-1).gather(-1, labels).squeeze(-1).tolist(), abs=1e-5)
+        labels, logits = labels_and_logits(model, [tokens])
+    logp = logits.log_softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+    assert whole[0].logp == pytest.approx(logp.tolist(), abs=1e-5)
 
 
 @contextmanager
